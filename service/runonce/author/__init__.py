@@ -1,0 +1,1 @@
+"""What the author of an experiment wrote: files and classes. The only importers of user code."""

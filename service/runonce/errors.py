@@ -1,0 +1,159 @@
+"""Every error that Runonce raises on purpose, and who is to act on it.
+
+RunonceError
+├── InputError          the user's text, values or classes; carries every fault found, never retried
+│   ├── DocumentError   a file that cannot be read as kubectl would read it
+│   ├── SpecError       a document that is no valid Experiment
+│   ├── MachineError    machine parameters that no Job can have
+│   ├── RenderError     a value that has no form in JSON
+│   ├── LoadError       JSON that the declared type cannot take exactly
+│   │   └── NotCanonical    right in meaning, but in another spelling than the one that is hashed
+│   ├── EntryError      a config or command that cannot be found, imported or used
+│   └── CodeError       a code version that is missing, wrong, or cannot be proved
+├── OnlyIn              a field read in a mode to which it does not belong
+├── ParamsMutated       parameters changed after they were hashed
+├── StoreError          the store did not answer as it should; retried, never taken for a miss
+│   ├── PreconditionFailed  a conditional write lost: the object is there, or is another one
+│   ├── NewerFormat     a record written by a later release; final
+│   └── Damaged         bytes that do not match their digest, or are gone
+└── JobError            a Job is not as the caller believed
+    ├── JobExists       the name is taken
+    ├── StillEnding     the name is a lock until the last process has ended
+    └── JobGone         no such Job, or another one under its name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong: `path` says where, `what` what was found and why it cannot be, `fix` what to do.
+
+    `path` is written as Python and kubectl write it, `spec.params.layers[2].width`; a key that is no
+    identifier stands in brackets, `env["a-b"]`; empty when the whole is meant.
+    """
+
+    path: str
+    what: str
+    fix: str = ""
+
+    def under(self, *segments: str | int) -> Fault:
+        """The same fault, seen from further out."""
+        return Fault(join_path(*segments, rest=self.path), self.what, self.fix)
+
+    def __str__(self) -> str:
+        path = self.path if len(self.path) <= 120 else self.path[:100] + "…"
+        return ": ".join(part for part in (path, " ".join(p for p in (self.what, self.fix) if p)) if part)
+
+
+def join_path(*segments: str | int, rest: str = "") -> str:
+    """`("params", "layers", 2)` to `params.layers[2]`, with `rest` (a path already joined) behind it."""
+    out = ""
+    for segment in segments:
+        if isinstance(segment, int):
+            out += f"[{segment}]"
+        elif segment.isidentifier() or segment.startswith("$"):
+            out += f".{segment}" if out else segment
+        else:
+            out += f'["{segment}"]'
+    if not rest or not out:
+        return out + rest
+    return out + rest if rest.startswith("[") else f"{out}.{rest}"
+
+
+class RunonceError(Exception):
+    """Root of all errors raised on purpose. `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+    reason = ""  # CamelCase, as a condition of the resource shows it; the class name where empty
+
+    def __init_subclass__(cls) -> None:
+        if "reason" not in cls.__dict__:
+            cls.reason = cls.__name__
+
+
+class InputError(RunonceError):
+    """Something given by the user cannot be; `faults` lists all of it, at least one."""
+
+    exit_code = 2
+
+    def __init__(self, *faults: Fault, reason: str | None = None) -> None:
+        super().__init__(*faults)
+        self.faults = faults
+        if reason is not None:
+            self.reason = reason
+
+    @classmethod
+    def of(cls, path: str, what: str, fix: str = "", *, reason: str | None = None) -> InputError:
+        return cls(Fault(path, what, fix), reason=reason)
+
+    def under(self, *segments: str | int) -> InputError:
+        """The same error with every fault's path seen from further out."""
+        return type(self)(*(fault.under(*segments) for fault in self.faults), reason=self.reason)
+
+    def __str__(self) -> str:
+        return "\n".join(str(fault) for fault in self.faults)
+
+
+class DocumentError(InputError): ...
+
+
+class SpecError(InputError): ...
+
+
+class MachineError(InputError): ...
+
+
+class RenderError(InputError): ...
+
+
+class LoadError(InputError): ...
+
+
+class NotCanonical(LoadError): ...
+
+
+class EntryError(InputError): ...
+
+
+class CodeError(InputError): ...
+
+
+class OnlyIn(RunonceError): ...
+
+
+class ParamsMutated(RunonceError): ...
+
+
+class StoreError(RunonceError): ...
+
+
+class PreconditionFailed(StoreError): ...
+
+
+class NewerFormat(StoreError): ...
+
+
+class Damaged(StoreError): ...
+
+
+class JobError(RunonceError): ...
+
+
+class JobExists(JobError): ...
+
+
+class StillEnding(JobError): ...
+
+
+class JobGone(JobError): ...
+
+
+def raise_all(errors: Iterable[InputError]) -> None:
+    """Raise one error with the faults of all `errors`, of the first one's class; nothing if there are none."""
+    found = list(errors)
+    if found:
+        raise type(found[0])(*(fault for error in found for fault in error.faults), reason=found[0].reason)

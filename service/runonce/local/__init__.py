@@ -1,0 +1,1 @@
+"""Jobs on this machine: processes with the semantics of an Indexed Job."""

@@ -1,0 +1,83 @@
+"""The seven calls that a place for results has to answer, and the names of the records in it.
+
+A name is made of lower-case words and hex digits with `/` between them; nothing else knows where it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """An object without its bytes. `modified`: seconds since 1970 by the store's own clock."""
+
+    name: str
+    size: int
+    etag: str
+    modified: float
+
+
+class Backend(Protocol):
+    """Every answer but a clean "there is no such object" is an error (`StoreError`), never a miss."""
+
+    url: str
+
+    def get(self, name: str) -> tuple[bytes, str] | None:
+        """A small object whole, with its ETag; None only if the store is there and the object is not."""
+
+    def put(self, name: str, data: bytes, *, create: bool = False, if_match: str | None = None) -> str:
+        """Write a small object atomically; returns its ETag.
+
+        create: only if nothing is there; if_match: only over the object with this ETag.
+        Raises PreconditionFailed when the condition does not hold, and then nothing was written.
+        """
+
+    def put_file(self, name: str, path: Path, *, sha256: str) -> None:
+        """Store a file's bytes under a name made of their digest; nothing to do when they are there.
+
+        Raises Damaged when the file's bytes do not have the digest (it was changed meanwhile).
+        """
+
+    def get_file(self, name: str, path: Path, *, sha256: str) -> None:
+        """Write the object to `path`, verified and renamed into place. Raises Damaged when it is lost or wrong."""
+
+    def stat(self, name: str) -> Stat | None: ...
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        """All objects whose names begin with `prefix`, in the order of their names."""
+
+    def delete(self, name: str, *, if_match: str | None = None) -> None:
+        """Remove it; nothing happens when it is gone. Raises PreconditionFailed if it is another one by now."""
+
+
+def commit_name(cache_key: str) -> str:
+    return f"c/{cache_key[:2]}/{cache_key}"
+
+
+def shard_name(cache_key: str, round_: str, total: int, attempt: str, index: int) -> str:
+    return f"{shard_prefix(cache_key, round_)}{total}/{attempt}/i{index}"
+
+
+def shard_prefix(cache_key: str, round_: str | None = None) -> str:
+    return f"w/{cache_key}/" + (f"{round_}/" if round_ else "")
+
+
+def manifest_name(digest: str) -> str:
+    return f"m/{digest[:2]}/{digest}"
+
+
+def blob_name(digest: str) -> str:
+    return f"b/{digest[:2]}/{digest}"
+
+
+def failure_name(cache_key: str, attempt: str) -> str:
+    return f"f/{cache_key}/{attempt}"
+
+
+def experiment_name(name: str, cache_key: str) -> str:
+    """Empty marker: which keys an experiment of this name ever had."""
+    return f"n/{name}/{cache_key}"

@@ -1,0 +1,1 @@
+"""What runs as one process of a Job. Started as a program, imported by nobody."""
