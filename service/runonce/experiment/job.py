@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -13,6 +15,16 @@ from runonce.experiment.machine import JobShape
 
 Verdict = Literal["final", "charged", "disrupted"]
 JobPhase = Literal["active", "complete", "failed", "ending"]
+
+MAX_NAME = 57  # with a hyphen and an index of five digits it is a host name of 63
+
+
+def job_name(entry: str, mode: str, cache_key: str) -> str:
+    """`<entry>-<mode>-<20 base-32 digits of the key>`: a function of the key, so that it is a lock on it."""
+    digits = base64.b32encode(bytes.fromhex(cache_key)).decode().lower()[:20]
+    clean = re.sub(r"[^a-z0-9]+", "-", entry.rpartition(":")[2].lower()).strip("-")
+    start = clean[: MAX_NAME - len(mode) - len(digits) - 2].strip("-") or "experiment"
+    return f"{start}-{mode}-{digits}"
 
 
 @dataclass(frozen=True, kw_only=True)

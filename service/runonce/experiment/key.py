@@ -6,11 +6,14 @@ import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runonce.errors import Fault, NotCanonical, SpecError
 from runonce.experiment.canonical import canonical, digest
 from runonce.experiment.form import JSON
+
+if TYPE_CHECKING:
+    from runonce.experiment.spec import ExperimentSpec
 
 FORMAT = 1
 MODES = ("train", "valid", "test")
@@ -138,6 +141,13 @@ class KeyParts:
 
 def cache_key(parts: KeyParts) -> str:
     return digest(parts.to_json())
+
+
+def digest_of_identity(spec: ExperimentSpec) -> str:
+    """What tells experiments of one tag apart in their names: everything in the key but code and inputs."""
+    params = spec.hash if spec.hash is not None else params_hash(spec.hash_form())
+    entry = spec.config if spec.config is not None else list(spec.command or ())
+    return digest([entry, params, dict(spec.env), spec.seed, list(spec.cache_key_extra)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,149 @@
+"""One pass over one mode: observe, decide, apply. The same on a laptop and in a cluster."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from runonce.controller import decide as rules
+from runonce.controller.decide import Decision, Seen, Wanted
+from runonce.errors import Damaged, JobExists, JobGone, StillEnding
+from runonce.experiment.canonical import canonical, digest
+from runonce.experiment.contract import Contract, Input
+from runonce.experiment.job import JobPlan, Jobs, Owner, Round, job_name
+from runonce.experiment.key import KeyParts
+from runonce.experiment.manifest import Commit
+from runonce.experiment.spec import ExperimentSpec
+from runonce.store.backend import Backend
+from runonce.store.commit import commit as write_commit
+from runonce.store.commit import complete_attempt, newest_round, probe
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModeOf:
+    """One mode of one experiment with all that its Job is made from. inputs: None where one is missing."""
+
+    name: str
+    spec: ExperimentSpec
+    mode: str
+    parts: KeyParts
+    cache_key: str
+    owner: Owner
+    store: str
+    inputs: Mapping[str, Input] | None
+    token: str | None = None
+    local: bool = True
+    extra_env: Mapping[str, str] | None = None
+
+    @property
+    def job_name(self) -> str:
+        return job_name(self.spec.config or "command", self.mode, self.cache_key)
+
+    def wanted(self) -> Wanted:
+        shape = self.spec.shape(self.mode, local=self.local)
+        inputs = None if self.inputs is None else {mode: given.manifest for mode, given in self.inputs.items()}
+        return Wanted(
+            mode=self.mode,
+            cache_key=self.cache_key,
+            owner=self.owner,
+            total=shape.completions,
+            coupled=shape.coupled,
+            retries=self.spec.retries,
+            machine=digest(self.spec.to_json().get("machineParams", {}).get(self.mode, {})),
+            fresh=uuid.uuid4().hex,
+            token=self.token,
+            inputs=inputs,
+            reason=shape.reason,
+        )
+
+    def plan(self, round_: Round) -> JobPlan:
+        shape = self.spec.shape(self.mode, local=self.local)
+        block = self.spec.block(self.mode)
+        contract = Contract(
+            mode=self.mode,
+            cache_key=self.cache_key,
+            round=round_.round,
+            total=shape.completions,
+            store=self.store,
+            name=self.name,
+            inputs=self.inputs or {},
+        )
+        env = {**self.spec.env, **(block.env if block else {}), **(self.extra_env or {}), **contract.to_env()}
+        return JobPlan(
+            name=self.job_name,
+            cache_key=self.cache_key,
+            shape=shape,
+            spec=canonical(self.spec.to_json()).decode(),
+            env=env,
+            owner=self.owner,
+            round=round_,
+            retries=0 if shape.coupled else self.spec.retries,
+            active_deadline_s=self.spec.active_deadline_seconds,
+            suspend=self.spec.suspend,
+        )
+
+
+def reconcile(wanted: ModeOf, jobs: Jobs, backend: Backend, missing: Callable[[], tuple[str, ...]]) -> Decision:
+    """Decide and do it; the caller asks again until the decision is Hit, Skip, Block or Fail.
+
+    missing: the fields that a partial file left to the code's defaults, asked for once the result is there.
+    """
+    seen = observe(wanted, jobs, backend)
+    decision = rules.decide(wanted.wanted(), seen)
+    try:
+        match decision:
+            case rules.Create(round_):
+                jobs.create(wanted.plan(round_))
+            case rules.Replace(round_, uid):
+                jobs.replace(wanted.plan(round_), uid=uid)
+            case rules.Join(uid):
+                jobs.join(wanted.job_name, wanted.owner, uid=uid, cache_key=wanted.cache_key)
+            case rules.Record(round_, uid):
+                jobs.record(wanted.job_name, uid=uid, data=round_)
+            case rules.Publish():
+                _publish(wanted, decision, backend, missing())
+    except (JobExists, StillEnding, JobGone) as error:
+        return rules.Wait(str(error))  # the world moved on between the look and the deed; look again
+    return decision
+
+
+def observe(wanted: ModeOf, jobs: Jobs, backend: Backend) -> Seen:
+    """One GET of the commit; shards are listed only where no Job runs that could still write them."""
+    commit, etag = seen_commit(backend, wanted.cache_key)
+    job = jobs.get(wanted.job_name)
+    if job is not None and job.phase in ("active", "ending"):
+        return Seen(commit=commit, etag=etag, job=job)
+    if job is not None:
+        shards = complete_attempt(backend, wanted.cache_key, job.round.round, attempt=job.uid)
+        return Seen(commit=commit, etag=etag, job=job, shards=shards)
+    unfinished = newest_round(backend, wanted.cache_key, than=commit.round if commit else None)
+    shards = complete_attempt(backend, wanted.cache_key, unfinished) if unfinished else None
+    living = tuple(process.name for process in jobs.living(wanted.cache_key))
+    return Seen(commit=commit, etag=etag, shards=shards, unfinished=unfinished, living=living)
+
+
+def seen_commit(backend: Backend, cache_key: str) -> tuple[Commit | None, str]:
+    """The commit and its ETag; a damaged one is no result, but its ETag lets the next one replace it."""
+    try:
+        found = probe(backend, cache_key)
+    except Damaged as error:
+        return None, getattr(error, "etag", "")
+    return found if found is not None else (None, "")
+
+
+def _publish(wanted: ModeOf, decision: rules.Publish, backend: Backend, missing: tuple[str, ...]) -> None:
+    write_commit(
+        backend,
+        decision.shards,
+        name=wanted.name,
+        parts=wanted.parts.to_json(),
+        params=dict(wanted.spec.hash_form(wanted.mode)),
+        inputs={mode: given.manifest for mode, given in (wanted.inputs or {}).items()},
+        tokens=decision.round.tokens,
+        replaces=decision.round.replaces,
+        missing=missing,
+        nonce=uuid.uuid4().hex,
+        created=int(time.time()),
+    )

@@ -1,0 +1,41 @@
+"""What the surroundings decide. The only reader of os.environ, but for the contract of a worker's process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """home: where everything of this user lies. store: URL of the default store."""
+
+    home: Path
+    store: str
+
+    @property
+    def jobs(self) -> Path:
+        return self.home / "jobs"
+
+    @property
+    def results(self) -> Path:
+        return self.home / "results"
+
+    @property
+    def sources(self) -> Path:
+        """Module lists by code digest, so that a mismatch can name the modules."""
+        return self.home / "sources"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
+        """RUNONCE_HOME: else the user's data directory. RUNONCE_STORE: else a folder in it."""
+        given = env.get("RUNONCE_HOME")
+        if given:
+            home = Path(given).absolute()
+        else:
+            from platformdirs import user_data_path
+
+            home = user_data_path("runonce", appauthor=False)
+        return cls(home=home, store=env.get("RUNONCE_STORE") or str(home / "store"))

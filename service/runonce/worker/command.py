@@ -1,0 +1,97 @@
+"""An experiment that is a program in any language: its arguments, its environment, its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runonce.author.source import command_digest
+from runonce.errors import CodeError, Fault, SpecError
+from runonce.experiment.contract import CHECKPOINT, INPUT_TRAIN, OUTPUT, PARAMS, Contract
+from runonce.experiment.form import JSON, tag_of
+from runonce.experiment.spec import ExperimentSpec
+
+_REFERENCE = re.compile(r"\$\(params\.([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)\)")
+
+
+def run_command(
+    spec: ExperimentSpec, contract: Contract, output: Path, inputs: Mapping[str, Path], scratch: Path
+) -> tuple[int, dict[str, Any]]:
+    """Run it in the working directory; what it writes to the output folder is the artifact set."""
+    _prove_code(spec)
+    params = decoded(spec.params)
+    path = scratch / "params.json"
+    path.write_text(json.dumps(params), encoding="utf-8")
+    checkpoint = scratch / "checkpoint"
+    checkpoint.mkdir()
+    env = {**os.environ, PARAMS: str(path), OUTPUT: str(output), CHECKPOINT: str(checkpoint)}
+    if "train" in inputs:
+        env[INPUT_TRAIN] = str(inputs["train"])
+    arguments = expand(spec.command or (), params)
+    try:
+        done = subprocess.run(arguments, env=env, check=False)  # noqa: S603 - to run it is what the user asked for
+    except OSError as error:
+        raise SpecError(
+            Fault("spec.command", f"cannot be started: {error}.", "Name a program that is here, with its arguments.")
+        ) from error
+    return done.returncode, {"resolvedParams": dict(spec.params)}
+
+
+def _prove_code(spec: ExperimentSpec) -> None:
+    wanted = spec.code_version or ""
+    if not wanted.startswith("source:"):
+        return
+    found = f"source:{command_digest(spec.code, Path.cwd())}"
+    if found != wanted:
+        raise CodeError(
+            Fault(
+                "spec.codeVersion",
+                f"is {wanted}, but the files here are {found}.",
+                "Start with the files that the experiment pins, or renew it by `runonce render -f FILE`.",
+            )
+        )
+
+
+def expand(arguments: tuple[str, ...], params: Mapping[str, Any]) -> list[str]:
+    """Put parameters in the place of `$(params.name)`; raises SpecError with every name that there is not."""
+    faults: list[Fault] = []
+
+    def value_of(match: re.Match[str]) -> str:
+        value: Any = params
+        for part in match[1].split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                faults.append(Fault("spec.command", f"names {match[0]}, which params does not have.", "Give it there."))
+                return ""
+            value = value[part]
+        return value if isinstance(value, str) else json.dumps(value)
+
+    out = [_REFERENCE.sub(value_of, argument) for argument in arguments]
+    if faults:
+        raise SpecError(*faults)
+    return out
+
+
+def decoded(form: JSON) -> Any:
+    """Params as any language reads them: tags become what JSON has for them, `$none` null."""
+    if isinstance(form, list):
+        return [decoded(entry) for entry in form]
+    if not isinstance(form, dict):
+        return form
+    tag = tag_of(form)
+    if tag is None:
+        return {name: decoded(entry) for name, entry in form.items()}
+    if tag == "$none":
+        return None
+    if tag == "$int":
+        return int(form["$int"])
+    if tag == "$float":
+        text = form["$float"]
+        return text if text in ("nan", "inf", "-inf") else float(text)
+    if tag == "$type":
+        return decoded(form["value"])
+    return decoded(form[tag])

@@ -1,0 +1,303 @@
+"""The program of one process of a Job: check, load, run, publish. Its exit code says how it went.
+
+In order: nothing of the author's runs before the code is proved, nothing is published before parameters and
+modules are checked again, and the shard manifest comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import runonce
+from runonce.author import entry, source
+from runonce.author.version import source_list
+from runonce.errors import CodeError, Damaged, Fault, InputError, NotCanonical, ParamsMutated, RunonceError
+from runonce.experiment.canonical import canonical, parse
+from runonce.experiment.config import ExperimentConfig
+from runonce.experiment.contract import (
+    ATTEMPT,
+    CONFIGURATION,
+    DAMAGED_INPUT,
+    DONE,
+    INDEX,
+    OUTPUT,
+    SPEC_FILE,
+    STOPPED,
+    Contract,
+)
+from runonce.experiment.machine import JobShape, process_seeds
+from runonce.experiment.manifest import Shard
+from runonce.experiment.params import ExperimentParameters, describe, fingerprint
+from runonce.experiment.spec import ExperimentSpec, parse_experiment
+from runonce.store.backend import Backend
+from runonce.store.publish import publish_shard, republish
+from runonce.store.restore import read_manifest, restore
+from runonce.store.url import open_store
+from runonce.worker.command import run_command
+from runonce.worker.loop import StopRequest, WorkerRun
+from runonce.worker.ranks import rank_env
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """Who this process is and what it works with. scratch: a folder that goes when the process ends."""
+
+    contract: Contract
+    spec: ExperimentSpec
+    shape: JobShape
+    index: int
+    attempt: str
+    output: Path
+    scratch: Path
+    backend: Backend
+
+    def shard(self, *, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> Shard:
+        contract = self.contract
+        return Shard(
+            cache_key=contract.cache_key,
+            mode=contract.mode,
+            round=contract.round,
+            total=contract.total,
+            attempt=self.attempt,
+            index=self.index,
+            files=(),
+            metrics={name: (value, 1) for name, value in metrics.items()},
+            facts=facts,
+        )
+
+
+def main() -> int:
+    stop = StopRequest()
+    stop.listen()
+    scratch = Path(tempfile.mkdtemp(prefix="runonce-"))
+    try:
+        return _work(_process(scratch), stop)
+    except Damaged as error:
+        print(f"error: an input is damaged: {error}", file=sys.stderr)
+        return DAMAGED_INPUT
+    except (InputError, ParamsMutated) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return CONFIGURATION
+    except RunonceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _process(scratch: Path) -> Process:
+    contract = Contract.from_env(os.environ)
+    spec_json = parse(Path(os.environ[SPEC_FILE]).read_bytes())
+    spec = parse_experiment(
+        {"apiVersion": "runonce.dev/v1alpha1", "kind": "Experiment", "metadata": {"name": contract.name}, "spec": spec_json}
+    ).spec
+    return Process(
+        contract=contract,
+        spec=spec,
+        shape=spec.shape(contract.mode, local=True),
+        index=int(os.environ[INDEX]),
+        attempt=os.environ[ATTEMPT],
+        output=Path(os.environ[OUTPUT]),
+        scratch=scratch,
+        backend=open_store(contract.store),
+    )
+
+
+def _work(process: Process, stop: StopRequest) -> int:
+    # An index of an earlier attempt that is done stays done; coupled ranks begin again together.
+    if not process.shape.coupled and republish(process.backend, process.shard(metrics={}, facts={})):
+        return DONE
+    started = time.time()
+    inputs = _restore_inputs(process)
+    if process.spec.command is not None:
+        code, facts = run_command(process.spec, process.contract, process.output, inputs, process.scratch)
+        metrics: Mapping[str, float] = {}
+    else:
+        code, metrics, facts = _run_config(process, inputs, stop)
+    if code != DONE:
+        return code
+    facts = {**facts, **_facts(), "seconds": round(time.time() - started, 3)}
+    publish_shard(process.backend, process.output, process.shard(metrics=metrics, facts=facts))
+    return DONE
+
+
+def _restore_inputs(process: Process) -> dict[str, Path]:
+    inputs = {}
+    for mode, given in process.contract.inputs.items():
+        inputs[mode] = process.scratch / "inputs" / mode
+        restore(process.backend, read_manifest(process.backend, given.manifest), inputs[mode])
+    return inputs
+
+
+def _run_config(
+    process: Process, inputs: Mapping[str, Path], stop: StopRequest
+) -> tuple[int, Mapping[str, float], Mapping[str, Any]]:
+    spec, contract, shape = process.spec, process.contract, process.shape
+    entry.add_to_path(os.getcwd())
+    listed = _prove_code(spec)
+    cls = entry.find_class(spec.config or "")
+    _check_loop(cls, contract.mode, spec)
+    params = entry.load_params(cls, spec.params, name=contract.name, mode=contract.mode, pin=spec.hash)
+    skip = (*spec.hash_exclude, *spec.hash_as)
+    before = fingerprint(params, exclude=skip)
+    facts = {"resolvedParams": _resolved(cls, spec, contract)}
+    config = entry.make_config(cls, spec.params, name=contract.name, mode=contract.mode, pin=spec.hash)
+    config.params = params
+    _check_unchanged(before, params, skip, "building the config")
+
+    os.environ.update(rank_env(os.environ, index=process.index, total=contract.total, coupled=shape.coupled))
+    from runonce.worker import group
+    from runonce.worker.checkpoint import Checkpoints
+
+    device = group.join(coupled=shape.coupled, total=contract.total)
+    group.seed_all(spec.seed)
+    run = WorkerRun(
+        mode=contract.mode,
+        params=params,
+        process_ind=process.index,
+        total_processes=contract.total,
+        coupled=shape.coupled,
+        device=device,
+        seeds=process_seeds(spec.seed, contract.total),
+        output=process.output,
+        inputs=inputs,
+        checkpoints=Checkpoints(
+            process.backend,
+            cache_key=contract.cache_key,
+            round_=contract.round,
+            total=contract.total,
+            attempt=process.attempt,
+            index=process.index,
+            scratch=process.scratch,
+        ),
+        stop=stop,
+    )
+    _check_modules(listed)
+    code = _call_loop(config, run)
+    run.close()
+    if code == DONE and stop.told:
+        code = STOPPED
+    if code == DONE:
+        _check_unchanged(before, params, skip, f"{contract.mode}(run)")
+        _check_modules(listed)
+    group.leave()
+    return code, run.metrics, facts
+
+
+def _prove_code(spec: ExperimentSpec) -> source.SourceList:
+    """Compare the code that is here with the code that the key names, before any of it runs."""
+    found = source_list(spec.config or "", spec.params, packages=spec.code_packages)
+    wanted = spec.code_version or ""
+    if wanted.startswith("source:") and wanted != f"source:{found.digest()}":
+        raise CodeError(
+            Fault(
+                "spec.codeVersion",
+                f"is {wanted}, but the code here is source:{found.digest()}.",
+                "Start with the code that the file pins, or renew the file by `runonce render -f FILE`.",
+            )
+        )
+    return found
+
+
+def _check_modules(listed: source.SourceList) -> None:
+    extra = source.unhashed(sys.modules, listed)
+    if extra:
+        names = ", ".join(f'"{name}"' for name in extra)
+        raise CodeError(
+            Fault(
+                "spec.codeVersion",
+                f"does not cover {', '.join(extra)}: imported, but by no import statement that can be followed.",
+                f"Add to pyproject.toml, under [tool.runonce.code]: include = [{names}], and render the file anew.",
+            )
+        )
+
+
+def _check_loop(cls: type[ExperimentConfig], mode: str, spec: ExperimentSpec) -> None:
+    if spec.key_machine is None and entry.overridden_loops(cls):
+        raise CodeError(
+            Fault(
+                "spec.keyMachine",
+                f"is not given, and {cls.__qualname__} brings its own loop, whose result may depend on the "
+                "number of processes.",
+                "Write keyMachine: true, or false if you know that it does not.",
+            )
+        )
+    if (spec.code_version or "").startswith("label:"):
+        missing = _missing_fields(cls, spec)
+        if missing:
+            raise CodeError(
+                Fault(
+                    "spec.params",
+                    f"lacks {', '.join(missing)}, and a label does not say which defaults the code had.",
+                    "Give all fields (`runonce render -f FILE` writes them), or use codeVersion: source:….",
+                ),
+                reason="PartialFile",
+            )
+
+
+def _missing_fields(cls: type[ExperimentConfig], spec: ExperimentSpec) -> list[str]:
+    full = describe(entry.load_params(cls, spec.params, name="", pin=spec.hash)).params
+    return sorted(full.keys() - spec.params.keys())
+
+
+def _resolved(cls: type[ExperimentConfig], spec: ExperimentSpec, contract: Contract) -> dict[str, Any]:
+    """The parameters with the code's defaults filled in, for the record."""
+    full = describe(entry.load_params(cls, spec.params, name=contract.name, pin=spec.hash)).params
+    given = canonical({name: full.get(name) for name in spec.params if name in full})
+    if given != canonical({name: form for name, form in spec.params.items() if name in full}):
+        wrong = [name for name, form in spec.params.items() if canonical(full.get(name)) != canonical(form)]
+        raise NotCanonical(
+            Fault("spec.params", f"spells {', '.join(wrong)} in another way than is hashed.", "Use `runonce render`.")
+        )
+    return full
+
+
+def _check_unchanged(before: bytes, params: ExperimentParameters, skip: tuple[str, ...], when: str) -> None:
+    if fingerprint(params, exclude=skip) != before:
+        raise ParamsMutated(
+            f"{when} changed the parameters, so the result would not be that of its key. "
+            "Compute what depends on them elsewhere, or exclude the field by hash_representations."
+        )
+
+
+def _call_loop(config: ExperimentConfig, run: WorkerRun) -> int:
+    try:
+        getattr(config, run.mode)(run)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except RunonceError:
+        raise
+    except Exception:  # the author's loop: its traceback is what helps
+        traceback.print_exc()
+        return 1
+    return DONE
+
+
+def _facts() -> dict[str, Any]:
+    """What may matter for a result and is not in its key."""
+    versions = {"runonce": runonce.__version__, "python": platform.python_version()}
+    for name in ("torch", "numpy"):
+        if name in sys.modules:
+            versions[name] = metadata.version(name)
+    torch: Any = sys.modules.get("torch")
+    device = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "cpu"
+    return {"versions": versions, "platform": platform.platform(), "device": device}
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads that a loop left behind must not keep a finished index from ending.
+    os._exit(code)
