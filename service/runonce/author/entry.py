@@ -90,7 +90,12 @@ def find_named(name: str) -> Any:
 
 
 def make_config(
-    cls: type[ExperimentConfig], form: Mapping[str, JSON], *, name: str, mode: str | None = None, pin: str | None = None
+    cls: type[ExperimentConfig],
+    form: Mapping[str, JSON],
+    *,
+    name: str,
+    mode: str | None = None,
+    pin: str | None = None,
 ) -> ExperimentConfig:
     """The config as the program sees it: from the rendered form alone, here as in a cluster."""
     params = load_params(cls, form, name=name, mode=mode, pin=pin)
@@ -103,7 +108,12 @@ def make_config(
 
 
 def load_params(
-    cls: type[ExperimentConfig], form: Mapping[str, JSON], *, name: str, mode: str | None = None, pin: str | None = None
+    cls: type[ExperimentConfig],
+    form: Mapping[str, JSON],
+    *,
+    name: str,
+    mode: str | None = None,
+    pin: str | None = None,
 ) -> ExperimentParameters:
     try:
         return load(cls.Params, form, find_named, mode=mode, name=name, hash=pin)
@@ -111,7 +121,9 @@ def load_params(
         raise error.under("spec", "params") from None
 
 
-def describe_class(entry: str, changes: Mapping[str, JSON], search: list[str] | None = None) -> tuple[str, ExperimentSpec]:
+def describe_class(
+    entry: str, changes: Mapping[str, JSON], search: list[str] | None = None
+) -> tuple[str, ExperimentSpec]:
     """The Experiment that a class stands for, every field written: its name and spec.
 
     changes: dotted parameter names to values as a file would hold them (`-p`).

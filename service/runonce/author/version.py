@@ -20,7 +20,11 @@ def source_list(
 ) -> SourceList:
     """The modules that a config's result depends on. packages: `codePackages` of a file; None: found here."""
     return closure(
-        entry.partition(":")[0], also=named_modules(params), packages=packages or None, search=search, engine=ENGINE
+        entry.partition(":")[0],
+        also=named_modules(params),
+        packages=packages or None,
+        search=search,
+        engine=ENGINE,
     )
 
 

@@ -25,7 +25,8 @@ class Wanted:
 
     total: processes. token: an overwrite or rerun request that a hit must have honoured, else None.
     inputs: mode to digest of the merged manifest that the result is to be made from; None where one is missing.
-    fresh: name for a new round, unique. machine: digest of the machine parameters.
+    fresh: name for a new round, unique; it begins with `made_from`, as every round of the same inputs does, so that
+    nothing made from other inputs is taken over. machine: digest of the machine parameters.
     """
 
     mode: str
@@ -36,6 +37,7 @@ class Wanted:
     retries: int
     machine: str
     fresh: str
+    made_from: str = ""
     token: str | None = None
     inputs: Mapping[str, str] | None = field(default_factory=dict)
     reason: str = ""  # why total is 0
@@ -147,6 +149,7 @@ def decide(wanted: Wanted, seen: Seen) -> Decision:
 
 def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
     stale = wanted.token is not None and wanted.token not in job.round.tokens
+    stale = stale or not job.round.round.startswith(wanted.made_from)
     if seen.shards is not None and not stale:
         return Publish(seen.shards, job.round)
     if stale:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from runonce.controller import decide as rules
 from runonce.controller.decide import Decision, Seen, Wanted
-from runonce.errors import Damaged, JobExists, JobGone, StillEnding
+from runonce.errors import JobExists, JobGone, StillEnding
 from runonce.experiment.canonical import canonical, digest
 from runonce.experiment.contract import Contract, Input
 from runonce.experiment.job import JobPlan, Jobs, Owner, Round, job_name
@@ -17,8 +17,8 @@ from runonce.experiment.key import KeyParts
 from runonce.experiment.manifest import Commit
 from runonce.experiment.spec import ExperimentSpec
 from runonce.store.backend import Backend
+from runonce.store.commit import DamagedCommit, complete_attempt, newest_round, probe
 from runonce.store.commit import commit as write_commit
-from runonce.store.commit import complete_attempt, newest_round, probe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,17 @@ class ModeOf:
     def job_name(self) -> str:
         return job_name(self.spec.config or "command", self.mode, self.cache_key)
 
+    @property
+    def manifests(self) -> dict[str, str] | None:
+        return None if self.inputs is None else {mode: given.manifest for mode, given in self.inputs.items()}
+
+    @property
+    def made_from(self) -> str:
+        """What the names of this mode's rounds begin with: they hold nothing that was made from other inputs."""
+        return f"{digest(self.manifests or {})[:12]}-"
+
     def wanted(self) -> Wanted:
         shape = self.spec.shape(self.mode, local=self.local)
-        inputs = None if self.inputs is None else {mode: given.manifest for mode, given in self.inputs.items()}
         return Wanted(
             mode=self.mode,
             cache_key=self.cache_key,
@@ -52,9 +60,10 @@ class ModeOf:
             coupled=shape.coupled,
             retries=self.spec.retries,
             machine=digest(self.spec.to_json().get("machineParams", {}).get(self.mode, {})),
-            fresh=uuid.uuid4().hex,
+            fresh=f"{self.made_from}{uuid.uuid4().hex}",
+            made_from=self.made_from,
             token=self.token,
-            inputs=inputs,
+            inputs=self.manifests,
             reason=shape.reason,
         )
 
@@ -118,7 +127,7 @@ def observe(wanted: ModeOf, jobs: Jobs, backend: Backend) -> Seen:
     if job is not None:
         shards = complete_attempt(backend, wanted.cache_key, job.round.round, attempt=job.uid)
         return Seen(commit=commit, etag=etag, job=job, shards=shards)
-    unfinished = newest_round(backend, wanted.cache_key, than=commit.round if commit else None)
+    unfinished = newest_round(backend, wanted.cache_key, prefix=wanted.made_from, than=commit.round if commit else None)
     shards = complete_attempt(backend, wanted.cache_key, unfinished) if unfinished else None
     living = tuple(process.name for process in jobs.living(wanted.cache_key))
     return Seen(commit=commit, etag=etag, shards=shards, unfinished=unfinished, living=living)
@@ -128,8 +137,8 @@ def seen_commit(backend: Backend, cache_key: str) -> tuple[Commit | None, str]:
     """The commit and its ETag; a damaged one is no result, but its ETag lets the next one replace it."""
     try:
         found = probe(backend, cache_key)
-    except Damaged as error:
-        return None, getattr(error, "etag", "")
+    except DamagedCommit as error:
+        return None, error.etag
     return found if found is not None else (None, "")
 
 
@@ -140,7 +149,7 @@ def _publish(wanted: ModeOf, decision: rules.Publish, backend: Backend, missing:
         name=wanted.name,
         parts=wanted.parts.to_json(),
         params=dict(wanted.spec.hash_form(wanted.mode)),
-        inputs={mode: given.manifest for mode, given in (wanted.inputs or {}).items()},
+        inputs=wanted.manifests or {},
         tokens=decision.round.tokens,
         replaces=decision.round.replaces,
         missing=missing,

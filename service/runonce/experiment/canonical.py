@@ -110,9 +110,7 @@ def parse(data: bytes | str) -> Any:
 
     Raises ValueError for anything that is no JSON, nan and infinities, overflow, and a key given twice.
     """
-    return json.loads(
-        data, parse_int=_integer, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object
-    )
+    return json.loads(data, parse_int=_integer, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object)
 
 
 def _integer(literal: str) -> int | float:

@@ -18,6 +18,7 @@ CONTRACT = 1
 SPEC_FILE = "RUNONCE_SPEC_FILE"  # the Experiment's spec as canonical JSON
 ATTEMPT = "RUNONCE_ATTEMPT"  # uid of the Job
 INDEX = "JOB_COMPLETION_INDEX"
+LIFELINE = "RUNONCE_LIFELINE"  # on one machine: a file descriptor; at its end-of-file the process group has to end
 OUTPUT = "RUNONCE_OUTPUT"  # folder for artifacts, empty at the start
 
 # For commands.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from typing import Any
@@ -41,9 +42,7 @@ def check_size(value: JSON, *path: str | int) -> None:
     size = len(canonical(value))
     if size > MAX_BYTES:
         raise SpecError(
-            Fault("", f"is {size:,} bytes as JSON; an API server takes up to {MAX_BYTES:,} here.", _BIG).under(
-                *path
-            )
+            Fault("", f"is {size:,} bytes as JSON; an API server takes up to {MAX_BYTES:,} here.", _BIG).under(*path)
         )
 
 
@@ -157,7 +156,7 @@ def _ordered(items: Iterable[Any], *, pairs: bool) -> bool:
         keys = [canonical(item[0] if pairs else item) for item in items]
     except (ValueError, UnicodeError):
         return True  # named already, where the item stands
-    return all(first < second for first, second in zip(keys, keys[1:], strict=False))
+    return all(first < second for first, second in itertools.pairwise(keys))
 
 
 # Each takes the tagged mapping and says what is wrong with its spelling and how to write it; empty if nothing is.

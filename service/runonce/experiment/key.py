@@ -47,9 +47,7 @@ def hash_form(
     for name, value in replaced.items():
         parent, last = _parent(form, pointer(name))
         if parent is None:
-            faults.append(
-                Fault(f'hashAs["{name}"]', "leads nowhere in params.", "Give the field, or drop the entry.")
-            )
+            faults.append(Fault(f'hashAs["{name}"]', "leads nowhere in params.", "Give the field, or drop the entry."))
         elif name not in others:
             parent[last] = value
     if faults:

@@ -101,12 +101,16 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A mode's whole result: the files of all shards under one tree, metrics merged, and every part of the key."""
+    """A mode's whole result: the files of all shards under one tree, metrics merged, and what the key is made of.
+
+    parts: those of the key. params: the hash form behind `parts["params"]`.
+    """
 
     cache_key: str
     mode: str
     name: str
     parts: Mapping[str, Any]
+    params: Mapping[str, Any]
     round: str
     total: int
     attempt: str
@@ -121,6 +125,7 @@ class Manifest:
             mode=self.mode,
             name=self.name,
             parts=dict(self.parts),
+            params=dict(self.params),
             round=self.round,
             total=self.total,
             attempt=self.attempt,
@@ -138,6 +143,7 @@ class Manifest:
                 mode=value["mode"],
                 name=value["name"],
                 parts=value["parts"],
+                params=value["params"],
                 round=value["round"],
                 total=value["total"],
                 attempt=value["attempt"],
@@ -214,7 +220,7 @@ class Commit:
             )
 
 
-def merge(shards: Sequence[Shard], *, name: str, parts: Mapping[str, Any]) -> Manifest:
+def merge(shards: Sequence[Shard], *, name: str, parts: Mapping[str, Any], params: Mapping[str, Any]) -> Manifest:
     """One manifest from a complete set of shards of one attempt.
 
     Files of index 0 keep their paths; those of index i lie under `shard-<i>/`, so that no two can meet.
@@ -238,6 +244,7 @@ def merge(shards: Sequence[Shard], *, name: str, parts: Mapping[str, Any]) -> Ma
         mode=first.mode,
         name=name,
         parts=parts,
+        params=params,
         round=first.round,
         total=first.total,
         attempt=first.attempt,

@@ -102,14 +102,10 @@ class Description:
     only_in: Mapping[str, str] = field(default_factory=dict)
 
     def hash_form(self, mode: str | None = None) -> Mapping[str, JSON]:
-        return key.hash_form(
-            self.params, exclude=self.exclude, hash_as=self.hash_as, only_in=self.only_in, mode=mode
-        )
+        return key.hash_form(self.params, exclude=self.exclude, hash_as=self.hash_as, only_in=self.only_in, mode=mode)
 
     def params_hash(self, mode: str | None = None) -> str:
-        return key.params_hash(
-            self.hash_form(mode) if self.exclude or self.hash_as or self.only_in else self.params
-        )
+        return key.params_hash(self.hash_form(mode) if self.exclude or self.hash_as or self.only_in else self.params)
 
 
 def describe(params: ExperimentParameters) -> Description:
@@ -242,9 +238,7 @@ def _unseen(first: Any, second: Any, path: tuple[str | int, ...]) -> list[Fault]
     fields = {entry.name for entry in dataclasses.fields(first) if entry.init}
     faults = []
     for name, value in getattr(first, "__dict__", {}).items():
-        if name in fields or isinstance(
-            inspect.getattr_static(type(first), name, None), functools.cached_property
-        ):
+        if name in fields or isinstance(inspect.getattr_static(type(first), name, None), functools.cached_property):
             continue
         if not _same(value, getattr(second, "__dict__", {}).get(name, _unseen)):
             what = "is no init field, and no constructor gives it this value, so no other process would see it."
@@ -305,7 +299,7 @@ def fingerprint(params: ExperimentParameters, *, exclude: tuple[str, ...] = ()) 
 
 def explain(params: ExperimentParameters) -> dict[str, tuple[str, JSON | None]]:
     """Each field with the rule that applies to it and the value that is hashed; None where it does not count."""
-    out: dict[str, tuple[str, JSON | None]] = {name: ("never counts", None) for name in BASE_FIELDS}
+    out: dict[str, tuple[str, JSON | None]] = dict.fromkeys(BASE_FIELDS, ("never counts", None))
     if params.hash is not None:
         out["hash"] = ("pinned: replaces the hash of all fields", params.hash)
     for entry in _record(type(params)).fields:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import collections.abc
+import itertools
 import sys
 import types
 import typing
@@ -264,7 +265,7 @@ def load_items(load_item: Callable[[JSON, Load], Any], value: JSON, context: Loa
 
 def _sorted_forms(forms: list[JSON], what: str) -> list[JSON]:
     keyed = sorted((canonical(form), position) for position, form in enumerate(forms))
-    for (first, _), (second, position) in zip(keyed, keyed[1:], strict=False):
+    for (first, _), (second, position) in itertools.pairwise(keyed):
         if first == second:
             raise fault(f"holds two items that both read {shown(forms[position])}.", f"Make the {what} distinct.")
     return [forms[position] for _, position in keyed]
@@ -402,9 +403,7 @@ def _render_array(value: Any, walk: Pass) -> JSON:
 def _load_array(value: JSON) -> Any:
     array = value["$array"]
     if "sha256" in array:
-        raise misfit(
-            f"is an array of more than {MAX_ARRAY_BYTES:,} bytes: it can be hashed, not written.", REPRESENT
-        )
+        raise misfit(f"is an array of more than {MAX_ARRAY_BYTES:,} bytes: it can be hashed, not written.", REPRESENT)
     try:
         import numpy
     except ImportError as error:

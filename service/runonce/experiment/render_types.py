@@ -150,9 +150,7 @@ def _dataclass_fields(cls: type) -> list[RecordField]:
             )
     for name, field in cls.__dict__.get("__dataclass_fields__", {}).items():
         if isinstance(field.type, dataclasses.InitVar) and not hasattr(cls, name):
-            raise fault(
-                f"is a {cls.__qualname__} with the InitVar {name}, which is gone once it was made.", REPRESENT
-            )
+            raise fault(f"is a {cls.__qualname__} with the InitVar {name}, which is gone once it was made.", REPRESENT)
     base = BASE_FIELDS if getattr(cls, "__runonce_parameters__", False) else ()
     wanted = [field for field in declared.values() if field.init and field.name not in base]
     hints = _hints(cls) if wanted else {}
@@ -161,9 +159,7 @@ def _dataclass_fields(cls: type) -> list[RecordField]:
         only_in = field.metadata.get(ONLY_IN)
         make = _factory(field.default, field.default_factory)
         if only_in and not getattr(cls, "__runonce_parameters__", False):
-            raise fault(
-                f"is a {cls.__qualname__} with only_in({only_in!r}); only ExperimentParameters have modes."
-            )
+            raise fault(f"is a {cls.__qualname__} with only_in({only_in!r}); only ExperimentParameters have modes.")
         out.append(
             RecordField(
                 field.name,
@@ -200,9 +196,7 @@ def _pydantic_fields(cls: type) -> list[RecordField]:
     for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
         alias = info.validation_alias or info.alias
         if alias is not None and not by_name and not isinstance(alias, str):
-            raise fault(
-                f"is a {cls.__qualname__}, whose field {name} has several aliases.", "Set populate_by_name."
-            )
+            raise fault(f"is a {cls.__qualname__}, whose field {name} has several aliases.", "Set populate_by_name.")
         argument = name if by_name or alias is None else alias
         default = MISSING if info.is_required() else info.default
         make = _factory(default, info.default_factory)
@@ -292,9 +286,7 @@ def _representations(record: Record, value: Any) -> Mapping[str, Any]:
     names = [field.name for field in record.fields]
     for name, function in representations.items():
         if name not in names:
-            raise fault("is no field of these parameters.", near(str(name), names)).under(
-                "hash_representations", name
-            )
+            raise fault("is no field of these parameters.", near(str(name), names)).under("hash_representations", name)
         if function is not None and not callable(function):
             raise fault(f"is {shown(function)}; a function (params, value) -> value or None is meant.").under(
                 "hash_representations", name
@@ -599,9 +591,7 @@ def render_named(value: Any, walk: Pass) -> JSON:
         return _render_function(value)
     if isinstance(value, bool | int | float | str | bytes | list | tuple | dict | set | frozenset):
         base = next(b for b in cls.__mro__ if b.__module__ == "builtins")
-        raise fault(
-            f"is a {cls.__qualname__}, which would come back as a {base.__name__}.", f"Use a {base.__name__}."
-        )
+        raise fault(f"is a {cls.__qualname__}, which would come back as a {base.__name__}.", f"Use a {base.__name__}.")
     raise fault(f"is a {cls.__module__}.{cls.__qualname__}, which has no form in JSON.", REPRESENT)
 
 
@@ -612,9 +602,7 @@ def _render_tagged(name: str, record: Record, value: Any, walk: Pass) -> JSON:
 def _render_function(value: Any) -> JSON:
     owner = getattr(value, "__self__", None)
     if owner is not None and not isinstance(owner, type(sys)):
-        raise fault(
-            f"is {value.__qualname__} bound to {shown(owner)}.", "Use a function of a module. " + REPRESENT
-        )
+        raise fault(f"is {value.__qualname__} bound to {shown(owner)}.", "Use a function of a module. " + REPRESENT)
     if "<lambda>" in value.__qualname__:
         raise fault("is a lambda, which has no name to find it again by.", "Write a def in a module. " + REPRESENT)
     if "<locals>" in value.__qualname__:

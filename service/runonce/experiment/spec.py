@@ -17,7 +17,7 @@ from runonce.errors import Fault, InputError, SpecError
 from runonce.experiment.canonical import digest
 from runonce.experiment.form import check_form, check_size
 from runonce.experiment.key import MODES, KeyParts, cache_key, check_pin, hash_form, params_hash, pointer
-from runonce.experiment.machine import JobShape, MachineParams, plan_job
+from runonce.experiment.machine import MAX_PROCESSES, JobShape, MachineParams, gpu_id, plan_job, process_count
 
 API_VERSION = "runonce.dev/v1alpha1"
 KIND = "Experiment"
@@ -37,6 +37,8 @@ def _whole(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[int, BeforeValidator(lambda value: process_count(_whole(value))), Field(ge=0, le=MAX_PROCESSES)]
+GpuId = Annotated[int, BeforeValidator(lambda value: gpu_id(_whole(value))), Field(ge=-1)]
 Name = Annotated[str, Field(pattern=_NAME, max_length=63)]
 Text = Annotated[str, Field(min_length=1, max_length=253)]
 Env = Annotated[
@@ -46,17 +48,15 @@ Env = Annotated[
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True
-    )
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
 class MachineBlock(_Model):
     """One mode's processes. Give nprocesses, or nprocessesPerDevice with one count for each of gpuIds."""
 
-    nprocesses: Whole | None = Field(None, ge=0, le=100_000)
-    nprocesses_per_device: tuple[Whole, ...] | None = Field(None, max_length=1024, strict=False)
-    gpu_ids: tuple[Whole, ...] = Field((), max_length=1024, strict=False)
+    nprocesses: Count | None = None
+    nprocesses_per_device: tuple[Count, ...] | None = Field(None, max_length=1024, strict=False)
+    gpu_ids: tuple[GpuId, ...] = Field((), max_length=1024, strict=False)
     gpu_resource: Text | None = None
     coupled: bool | None = None
     env: Env = Field(default_factory=dict)
@@ -261,10 +261,14 @@ def parse_experiment(resource: Mapping[str, Any]) -> Experiment:
     if resource.get("kind") != KIND or resource.get("apiVersion") != API_VERSION:
         found = f"{resource.get('apiVersion', 'nothing')}, kind {resource.get('kind', 'nothing')}"
         raise SpecError(
-            Fault("", f"is no Experiment: apiVersion is {found}.", f"Write apiVersion: {API_VERSION} and kind: {KIND}.")
+            Fault(
+                "",
+                f"is no Experiment: apiVersion is {found}.",
+                f"Write apiVersion: {API_VERSION} and kind: {KIND}.",
+            )
         )
     try:
-        experiment = Experiment.model_validate(resource)
+        experiment = Experiment.model_validate(resource, by_alias=True, by_name=False)
     except ValidationError as error:
         raise SpecError(*_faults(error), *_params_faults(resource)) from None
     faults = list(_check(experiment.spec)) + _lost_nulls(experiment)
@@ -290,7 +294,7 @@ def _check(spec: ExperimentSpec) -> Iterator[Fault]:
     if spec.hash is not None:
         yield from _guard(lambda: check_pin(spec.hash), "spec")
     for mode in spec.modes():
-        yield from _guard(lambda mode=mode: spec.shape(mode, local=True))  # type: ignore[misc]
+        yield from _guard(lambda mode=mode: spec.shape(mode, local=True))
     if not any(True for _ in spec.modes()):
         yield Fault("spec.machineParams", "has no mode.", "Give train, valid or test, as in train: {nprocesses: 1}.")
 
@@ -308,7 +312,9 @@ def _check_entry(spec: ExperimentSpec) -> Iterator[Fault]:
         )
     if version == "image" and not _IMAGE_DIGEST.search(spec.image or ""):
         yield Fault(
-            "spec.image", f"is {spec.image!r}; codeVersion: image needs it by digest.", "Write name@sha256:<64 hex>."
+            "spec.image",
+            f"is {spec.image!r}; codeVersion: image needs it by digest.",
+            "Write name@sha256:<64 hex>.",
         )
     if spec.command is not None and not spec.code and version is None:
         yield Fault(
@@ -336,7 +342,7 @@ def _check_names(spec: ExperimentSpec) -> Iterator[Fault]:
                 yield Fault(f"spec.{field}", f"names {name!r}, which {given[segments]} names too.", "Drop one of them.")
             given[segments] = field
     for name in spec.params_only_in:
-        yield from _guard(lambda name=name: pointer(name), "spec", "paramsOnlyIn")  # type: ignore[misc]
+        yield from _guard(lambda name=name: pointer(name), "spec", "paramsOnlyIn")
     if not spec.hash_as:
         return
     yield from _guard(lambda: spec.hash_form(), "spec")
@@ -415,6 +421,8 @@ def _faults(error: ValidationError) -> Iterator[Fault]:
             yield Fault("", "is missing.", "Give it.").under(*path)
         elif given is None:
             yield Fault("", "is null.", "Leave it out, or give a value.").under(*path)
+        elif kind == "value_error":
+            yield Fault("", str(entry["ctx"]["error"])).under(*path)
         elif kind in _WORDS:
             yield Fault("", f"is {_short(given)}; {_WORDS[kind]}.").under(*path)
         elif kind == "string_pattern_mismatch":

@@ -13,11 +13,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """An object without its bytes. `modified`: seconds since 1970 by the store's own clock."""
+    """An object without its bytes. modified: seconds since 1970 by the store's own clock."""
 
     name: str
     size: int
-    etag: str
     modified: float
 
 

@@ -73,7 +73,14 @@ class WorkerRun(Run):
             number = float(value)
             # nan and inf are no JSON; their names are.
             shown = number if isfinite(number) else str(number)
-            line = {"step": step, "mode": self.mode, "index": self.process_ind, "name": name, "value": shown, "time": now}
+            line = {
+                "step": step,
+                "mode": self.mode,
+                "index": self.process_ind,
+                "name": name,
+                "value": shown,
+                "time": now,
+            }
             self._log.write(json.dumps(line) + "\n")
             if isfinite(number):
                 self.metrics[name] = number

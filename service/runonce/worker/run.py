@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -31,6 +33,7 @@ from runonce.experiment.contract import (
     DAMAGED_INPUT,
     DONE,
     INDEX,
+    LIFELINE,
     OUTPUT,
     SPEC_FILE,
     STOPPED,
@@ -78,6 +81,8 @@ class Process:
 
 
 def main() -> int:
+    if LIFELINE in os.environ:
+        threading.Thread(target=_end_with, args=(int(os.environ.pop(LIFELINE)),), daemon=True).start()
     stop = StopRequest()
     stop.listen()
     scratch = Path(tempfile.mkdtemp(prefix="runonce-"))
@@ -96,11 +101,22 @@ def main() -> int:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _end_with(lifeline: int) -> None:
+    """Ends the process group when whoever started it is gone; the guard does, unless it is gone too."""
+    os.read(lifeline, 1)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
 def _process(scratch: Path) -> Process:
     contract = Contract.from_env(os.environ)
     spec_json = parse(Path(os.environ[SPEC_FILE]).read_bytes())
     spec = parse_experiment(
-        {"apiVersion": "runonce.dev/v1alpha1", "kind": "Experiment", "metadata": {"name": contract.name}, "spec": spec_json}
+        {
+            "apiVersion": "runonce.dev/v1alpha1",
+            "kind": "Experiment",
+            "metadata": {"name": contract.name},
+            "spec": spec_json,
+        }
     ).spec
     return Process(
         contract=contract,
@@ -120,9 +136,11 @@ def _work(process: Process, stop: StopRequest) -> int:
         return DONE
     started = time.time()
     inputs = _restore_inputs(process)
+    metrics: Mapping[str, float]
+    facts: Mapping[str, Any]
     if process.spec.command is not None:
         code, facts = run_command(process.spec, process.contract, process.output, inputs, process.scratch)
-        metrics: Mapping[str, float] = {}
+        metrics = {}
     else:
         code, metrics, facts = _run_config(process, inputs, stop)
     if code != DONE:

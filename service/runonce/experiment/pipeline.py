@@ -1,0 +1,108 @@
+"""What the default engine trains: losses, the stages in which they count, optimizer and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from runonce.errors import EntryError, Fault
+from runonce.experiment.render_types import near
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, dict[str, float]]]
+    Metric = Callable[[nn.Module, Any], tuple[Tensor | float, int]]
+else:
+    Loss = Callable[..., Any]  # (model, batch) -> scalar tensor, or (tensor, {name: number to log})
+    Metric = Callable[..., Any]  # (model, batch) -> (sum, count), so that processes and batches merge exactly
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class PipelineStage:
+    """A stretch of training with the same losses: for `epochs` passes over the data, or `max_stage_steps` steps.
+
+    loss_weights: one factor for each of loss_names, all 1 where not given. early_stopping_criterion:
+    (steps in this stage, steps in all, newest metrics) -> whether to end the stage. Source: AllenAct.
+    """
+
+    loss_names: Sequence[str]
+    epochs: int | None = None
+    max_stage_steps: int | None = None
+    loss_weights: Sequence[float] | None = None
+    early_stopping_criterion: Callable[[int, int, Mapping[str, float]], bool] | None = None
+
+    def __post_init__(self) -> None:
+        faults = []
+        if isinstance(self.loss_names, str) or not self.loss_names:
+            faults.append(Fault("loss_names", f"is {self.loss_names!r}.", "Give a list with at least one name."))
+        if (self.epochs is None) == (self.max_stage_steps is None):
+            both = "are both missing" if self.epochs is None else "are both given"
+            faults.append(Fault("", f"epochs and max_stage_steps {both}.", "Give one of them."))
+        for name in ("epochs", "max_stage_steps"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                faults.append(Fault(name, f"is {value!r}; it is a whole number from 1 on."))
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_names):
+            what = f"has {len(self.loss_weights)} entries for {len(self.loss_names)} losses."
+            faults.append(Fault("loss_weights", what, "Give one for each of loss_names."))
+        if faults:
+            raise EntryError(*(fault.under("PipelineStage") for fault in faults))
+
+    @property
+    def weighted_losses(self) -> list[tuple[str, float]]:
+        return list(zip(self.loss_names, self.loss_weights or [1.0] * len(self.loss_names), strict=True))
+
+
+@dataclass(frozen=True)
+class TrainingPipeline:
+    """Everything that the default engine needs beside model and samplers.
+
+    named_losses: name to (model, batch) -> scalar tensor, the mean over the batch. optimizer_builder: parameters
+    of the model -> optimizer; lr_scheduler_builder: optimizer -> scheduler, stepped after every optimizer step.
+    named_metrics: name to (model, batch) -> (sum, count). valid_every: steps between validations while training.
+    max_grad_norm: gradients are cut to this 2-norm. accumulate: batches to one optimizer step. precision: of the
+    forward pass ("float32", "bfloat16", "float16"). keep: which weights become weights.pt, "last" or "best:NAME"
+    with NAME of a metric. Source: AllenAct.
+    """
+
+    named_losses: Mapping[str, Loss]
+    pipeline_stages: Sequence[PipelineStage]
+    optimizer_builder: Callable[[Iterable[nn.Parameter]], Optimizer]
+    lr_scheduler_builder: Callable[[Optimizer], Any] | None = None
+    named_metrics: Mapping[str, Metric] = field(default_factory=dict)
+    valid_every: int | None = None
+    max_grad_norm: float | None = None
+    accumulate: int = 1
+    precision: str = "float32"
+    keep: str = "last"
+
+    def __post_init__(self) -> None:
+        faults = list(self._faults())
+        if faults:
+            raise EntryError(*(fault.under("TrainingPipeline") for fault in faults))
+
+    def _faults(self) -> Iterable[Fault]:
+        if not self.pipeline_stages:
+            yield Fault("pipeline_stages", "is empty.", "Give at least one PipelineStage.")
+        for position, stage in enumerate(self.pipeline_stages):
+            for name in stage.loss_names:
+                if name not in self.named_losses:
+                    fix = near(name, list(self.named_losses))
+                    yield Fault(f"pipeline_stages[{position}].loss_names", f"names {name!r}, no named loss.", fix)
+        for name, value, least in (("accumulate", self.accumulate, 1), ("valid_every", self.valid_every, 1)):
+            if value is not None and (type(value) is not int or value < least):
+                yield Fault(name, f"is {value!r}; it is a whole number from {least} on.")
+        if self.max_grad_norm is not None and not (isfinite(self.max_grad_norm) and self.max_grad_norm > 0):
+            yield Fault("max_grad_norm", f"is {self.max_grad_norm!r}; it is a positive number.")
+        if self.precision not in PRECISIONS:
+            yield Fault("precision", f"is {self.precision!r}; it is one of {', '.join(PRECISIONS)}.")
+        best = self.keep.removeprefix("best:")
+        if self.keep != "last" and (best == self.keep or best not in self.named_metrics):
+            fix = f"Write last, or best: with one of {', '.join(self.named_metrics) or 'named_metrics'}."
+            yield Fault("keep", f"is {self.keep!r}.", fix)

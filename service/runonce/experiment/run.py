@@ -1,0 +1,66 @@
+"""What a training loop gets from Runonce: its place among the processes, its folders, its checkpoints."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runonce.experiment.config import ExperimentConfig
+    from runonce.experiment.params import ExperimentParameters
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What this process saved at `step`; tensors of `state` are on the CPU."""
+
+    step: int
+    state: dict[str, Any]
+
+
+class Run(ABC):
+    """One process of one mode of an experiment.
+
+    process_ind: 0 to total_processes - 1. device: torch.device. seed: this process's own; seeds: of all of them.
+    output: folder, empty at the start; what lies in it at the end is the artifact set. inputs: mode to the folder
+    of its artifacts, as {"train": …} in a test.
+    """
+
+    mode: str
+    params: ExperimentParameters
+    process_ind: int
+    total_processes: int
+    device: Any
+    seed: int
+    seeds: list[int]
+    output: Path
+    inputs: Mapping[str, Path]
+
+    @abstractmethod
+    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Append numbers to metrics.jsonl in the artifacts; the last finite value of each name is the result's."""
+
+    @abstractmethod
+    def save_checkpoint(self, state: Mapping[str, Any], *, step: int) -> None:
+        """Save tensors, numbers, text, lists and mappings; coupled processes all call it at the same step.
+
+        Raises InputError naming what else stands in `state`.
+        """
+
+    @abstractmethod
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The newest step that every process saved, in this or an earlier attempt; None at the first start."""
+
+    @abstractmethod
+    def should_stop(self) -> bool:
+        """Whether the machine asked to stop; coupled processes all ask, and hear the same.
+
+        After True: save a checkpoint and return. The attempt then counts as stopped, not as done.
+        """
+
+    @abstractmethod
+    def default_loop(self, config: ExperimentConfig) -> None:
+        """The engine: runs the training pipeline, or in valid and test the evaluation."""

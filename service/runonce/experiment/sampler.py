@@ -1,0 +1,170 @@
+"""What a process trains on: `TaskSampler`, and `BatchSampler` for a data set of torch."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class TaskSampler(ABC):
+    """The tasks of one process; a task is what one step consumes. Source: AllenAct.
+
+    length: tasks left in this epoch, math.inf if endless.
+    """
+
+    length: int | float
+
+    @abstractmethod
+    def next_task(self) -> Any | None:
+        """A batch (any nest of tensors) or a `Task`; None at the end of the epoch."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Begin the next epoch."""
+
+    @abstractmethod
+    def set_seed(self, seed: int) -> None:
+        """Draw from this seed, from the next reset on."""
+
+    def close(self) -> None:
+        """Let go of files and processes; no other call follows. Nothing to do by default."""
+        return
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands, as checkpoints hold it; empty where an epoch always begins anew."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        if state:
+            raise NotImplementedError(f"{type(self).__qualname__} cannot take up the state {sorted(state)}.")
+
+
+class Task(Protocol):
+    """For reinforcement learning: a step's data depend on the model."""
+
+    def rollout(self, model: nn.Module) -> Any:
+        """Act with the model; returns the batch to learn from."""
+
+
+class BatchSampler(TaskSampler):
+    """Batches of a data set, the same whatever the number of processes.
+
+    dataset: has `len` and `[index]`. batch_size: items of one step over all processes; the last batch of an epoch
+    may be smaller. The order is drawn from (seed, epoch) for the whole data set, and process r of n takes the r-th
+    of n slices of each batch, which differ in length by at most one and may be empty (tensors of length 0).
+    seed: the same for all processes. num_workers: processes that read ahead, 0 for none.
+    collate_fn: list of items -> batch; torch's default_collate where not given.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        process_ind: int = 0,
+        total_processes: int = 1,
+        seed: int = 0,
+        shuffle: bool = False,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        if batch_size < 1 or not 0 <= process_ind < total_processes:
+            raise ValueError(
+                f"batch_size={batch_size}, process_ind={process_ind}, total_processes={total_processes}: a batch has "
+                "at least one item, and process_ind is one of 0 to total_processes - 1."
+            )
+        from torch.utils.data import default_collate
+
+        self._dataset, self._batch_size = dataset, batch_size
+        self._process_ind, self._total = process_ind, total_processes
+        self._seed, self._shuffle, self._num_workers = seed, shuffle, num_workers
+        self._collate = collate_fn or default_collate
+        self._batches = -(-len(dataset) // batch_size)
+        self._epoch = 0
+        self._next = 0
+        self._loaded: Iterator[Any] | None = None
+
+    @property
+    def length(self) -> int:  # type: ignore[override]
+        return self._batches - self._next
+
+    def next_task(self) -> Any | None:
+        if self._next == self._batches:
+            return None
+        if self._loaded is None:
+            self._loaded = self._load()
+        self._next += 1
+        return next(self._loaded)
+
+    def reset(self) -> None:
+        self._epoch, self._next, self._loaded = self._epoch + 1, 0, None
+
+    def set_seed(self, seed: int) -> None:
+        self._seed = seed
+
+    def close(self) -> None:
+        self._loaded = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self._epoch, "next": self._next, "seed": self._seed, "batch_size": self._batch_size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["batch_size"] != self._batch_size:
+            raise ValueError(f"the state is of batch_size={state['batch_size']}, the sampler of {self._batch_size}.")
+        self._epoch, self._next, self._seed, self._loaded = state["epoch"], state["next"], state["seed"], None
+
+    def _load(self) -> Iterator[Any]:
+        import torch
+        from torch.utils.data import DataLoader
+
+        # With a generator of its own the loader leaves the global one alone, so that a resumed run draws the same.
+        return iter(
+            DataLoader(
+                self._dataset,
+                batch_sampler=list(self._slices()),
+                num_workers=self._num_workers,
+                collate_fn=_Collate(self._collate, self._dataset),
+                generator=torch.Generator().manual_seed(_mixed(self._seed, self._epoch)),
+            )
+        )
+
+    def _slices(self) -> Iterator[list[int]]:
+        import torch
+
+        size = len(self._dataset)
+        if self._shuffle:
+            generator = torch.Generator().manual_seed(_mixed(self._seed, self._epoch))
+            order = torch.randperm(size, generator=generator).tolist()
+        else:
+            order = list(range(size))
+        for batch in range(self._next, self._batches):
+            items = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+            first, end = (len(items) * rank // self._total for rank in (self._process_ind, self._process_ind + 1))
+            yield items[first:end]
+
+
+class _Collate:
+    """Collates a slice; an empty one has the form of a batch, with no items in it."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any], dataset: Any) -> None:
+        self._collate, self._dataset = collate, dataset
+
+    def __call__(self, items: list[Any]) -> Any:
+        return self._collate(items) if items else _emptied(self._collate([self._dataset[0]]))
+
+
+def _emptied(batch: Any) -> Any:
+    import torch
+    from torch.utils._pytree import tree_map
+
+    return tree_map(lambda leaf: leaf[:0] if isinstance(leaf, torch.Tensor) else leaf, batch)
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    """One number of 63 bits out of both, so that (seed 0, epoch 1) is not (seed 1, epoch 0)."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,129 @@
+"""The committer's part: is there a result, is an attempt complete, and the record that makes it a result."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runonce.errors import Damaged, PreconditionFailed
+from runonce.experiment.manifest import Commit, Shard, merge
+from runonce.store.backend import Backend, commit_name, experiment_name, manifest_name, shard_prefix
+
+
+class DamagedCommit(Damaged):
+    """No result, but something is there: a new commit may replace what has this ETag."""
+
+    def __init__(self, message: str, etag: str) -> None:
+        super().__init__(message)
+        self.etag = etag
+
+
+def probe(backend: Backend, cache_key: str) -> tuple[Commit, str] | None:
+    """The commit record and its ETag, by one GET; None is a miss. Raises DamagedCommit."""
+    name = commit_name(cache_key)
+    found = backend.get(name)
+    if found is None:
+        return None
+    data, etag = found
+    try:
+        commit = Commit.decode(data, name=name)
+        if commit.cache_key != cache_key:
+            raise Damaged(f"{name} is the commit record of another key, {commit.cache_key}.")
+    except Damaged as error:
+        raise DamagedCommit(str(error), etag) from error
+    return commit, etag
+
+
+def complete_attempt(
+    backend: Backend, cache_key: str, round_: str, attempt: str | None = None
+) -> Sequence[Shard] | None:
+    """All shards of one attempt of the round (of `attempt` where given), in index order; None if none is whole."""
+    found: dict[tuple[int, str], dict[int, str]] = defaultdict(dict)
+    prefix = shard_prefix(cache_key, round_)
+    for entry in backend.list(prefix):
+        parts = entry.name.removeprefix(prefix).split("/")
+        if len(parts) == 3 and (attempt is None or parts[1] == attempt):
+            found[int(parts[0]), parts[1]][int(parts[2].removeprefix("i"))] = entry.name
+    for (total, _), names in found.items():
+        if sorted(names) == list(range(total)):
+            return [_shard(backend, names[index]) for index in range(total)]
+    return None
+
+
+def _shard(backend: Backend, name: str) -> Shard:
+    found = backend.get(name)
+    if found is None:
+        raise Damaged(f"{name} is lost from {backend.url}.")
+    return Shard.decode(found[0], name=name)
+
+
+def newest_round(backend: Backend, cache_key: str, *, prefix: str, than: str | None = None) -> str | None:
+    """The round, other than the committed one (`than`), in which something was written last.
+
+    prefix: rounds of the same inputs begin with it.
+    """
+    start = shard_prefix(cache_key)
+    newest: dict[str, float] = {}
+    for entry in backend.list(start + prefix):
+        name = entry.name.removeprefix(start).partition("/")[0]
+        newest[name] = max(newest.get(name, 0.0), entry.modified)
+    newest.pop(than or "", None)
+    return max(newest, key=lambda name: (newest[name], name), default=None)
+
+
+def commit(
+    backend: Backend,
+    shards: Sequence[Shard],
+    *,
+    name: str,
+    parts: Mapping[str, Any],
+    params: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    tokens: Sequence[str],
+    replaces: str,
+    missing: Sequence[str],
+    nonce: str,
+    created: int,
+) -> Commit:
+    """Merged manifest, marker of the name, commit record, in this order; returns the record that stands then.
+
+    replaces: ETag of the record to replace, empty where there was none. When another's record is there by now it
+    is adopted, unless it is lost again; then this one is written.
+    """
+    merged = merge(shards, name=name, parts=parts, params=params)
+    data = merged.encode()
+    manifest = hashlib.sha256(data).hexdigest()
+    record = Commit(
+        cache_key=merged.cache_key,
+        mode=merged.mode,
+        name=name,
+        manifest=manifest,
+        files=len(merged.files),
+        size=sum(file.size for file in merged.files),
+        total=merged.total,
+        round=merged.round,
+        attempt=merged.attempt,
+        nonce=nonce,
+        created=created,
+        inputs=inputs,
+        tokens=tuple(tokens),
+        metrics={metric: sum_ / count for metric, (sum_, count) in merged.metrics.items() if count},
+        missing=tuple(missing),
+    )
+    backend.put(manifest_name(manifest), data)
+    backend.put(experiment_name(name, merged.cache_key), b"")
+    target = commit_name(merged.cache_key)
+    try:
+        if replaces:
+            backend.put(target, record.encode(), if_match=replaces)
+        else:
+            backend.put(target, record.encode(), create=True)
+        return record
+    except PreconditionFailed:
+        found = probe(backend, merged.cache_key)
+    if found is None:
+        backend.put(target, record.encode(), create=True)
+        return record
+    return found[0]  # our own, when the first answer was lost, or another's

@@ -1,0 +1,237 @@
+"""A store in a folder of this machine, for one user or many processes; every write is atomic and on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from runonce.errors import Damaged, NewerFormat, PreconditionFailed, StoreError
+from runonce.store.backend import Stat
+
+FORMAT = 1
+MARKER = "runonce-store.json"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+_CHUNK = 1 << 20
+_ABANDONED_S = 24 * 3600  # an unfinished write older than this has no writer any more
+
+
+class FolderBackend:
+    """`Backend` over files: an object's name is its path below the root, its ETag the digest of its bytes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.url = str(self.root)
+        self._ready = False
+
+    def get(self, name: str) -> tuple[bytes, str] | None:
+        with self._errors("read", name):
+            self._check_marker()
+            try:
+                data = self._path(name).read_bytes()
+            except FileNotFoundError:
+                return None
+        return data, hashlib.sha256(data).hexdigest()
+
+    def put(self, name: str, data: bytes, *, create: bool = False, if_match: str | None = None) -> str:
+        with self._errors("write", name), self._temporary() as (file, temporary):
+            file.write(data)
+            _flush(file)
+            path = self._path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if create:
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    raise PreconditionFailed(f"{name} is there already.") from None
+            elif if_match is not None:
+                with self._locked():
+                    self._check_etag(name, if_match)
+                    temporary.rename(path)
+            else:
+                temporary.rename(path)
+            _flush_folder(path.parent)
+        return hashlib.sha256(data).hexdigest()
+
+    def put_file(self, name: str, path: Path, *, sha256: str) -> None:
+        with self._errors("write", name):
+            target = self._path(name)
+            self._check_marker()
+            if target.exists() and _digest(target) == sha256:
+                return
+            with self._temporary() as (file, temporary):
+                _copy(path, file, sha256)
+                _flush(file)
+                # People open these files under another name; what they change by accident must not be the result.
+                temporary.chmod(0o444)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary.rename(target)
+                _flush_folder(target.parent)
+
+    def get_file(self, name: str, path: Path, *, sha256: str) -> None:
+        source = self._path(name)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        with self._errors("read", name):
+            try:
+                with temporary.open("xb") as file:
+                    _copy(source, file, sha256)
+                temporary.rename(path)
+            except FileNotFoundError as error:
+                if error.filename == str(source):
+                    raise Damaged(f"{name} is lost from {self.url}.") from error
+                raise
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def stat(self, name: str) -> Stat | None:
+        with self._errors("read", name):
+            self._check_marker()
+            try:
+                found = self._path(name).stat()
+            except FileNotFoundError:
+                return None
+            return Stat(name, found.st_size, found.st_mtime)
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        with self._errors("list", prefix):
+            self._check_marker()
+            folder = self.root / prefix.rpartition("/")[0]
+            names = (
+                (Path(parent) / file).relative_to(self.root).as_posix()
+                for parent, _, files in os.walk(folder, onerror=_raise_but_missing)
+                for file in files
+            )
+            for name in sorted(name for name in names if name.startswith(prefix)):
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    found = (self.root / name).stat()
+                    yield Stat(name, found.st_size, found.st_mtime)
+
+    def delete(self, name: str, *, if_match: str | None = None) -> None:
+        with self._errors("delete", name):
+            if if_match is None:
+                self._path(name).unlink(missing_ok=True)
+                return
+            with self._locked():
+                if self._path(name).exists():
+                    self._check_etag(name, if_match)
+                    self._path(name).unlink()
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of an object.")
+        return self.root / name
+
+    def _check_etag(self, name: str, wanted: str) -> None:
+        try:
+            found = _digest(self._path(name))
+        except FileNotFoundError:
+            found = ""
+        if found != wanted:
+            raise PreconditionFailed(f"{name} is another one by now." if found else f"{name} is gone.")
+
+    def _check_marker(self) -> None:
+        """A folder that is something else must be neither read as an empty store nor written into."""
+        if self._ready or not self.root.exists():
+            return
+        try:
+            format_ = json.loads((self.root / MARKER).read_bytes())["format"]
+        except FileNotFoundError:
+            if any(entry.name not in ("tmp", MARKER) for entry in self.root.iterdir()):
+                raise StoreError(
+                    f"{self.url} is a folder with other things in it, and no store. Name an empty or new folder."
+                ) from None
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{self.root / MARKER} is damaged: {error!r}. A whole one reads {_marker()!r}.") from error
+        if format_ != FORMAT:
+            raise NewerFormat(f"{self.url} is a store of format {format_}; this release knows up to {FORMAT}.")
+        self._ready = True
+
+    def _prepare(self) -> Path:
+        """The folder of unfinished writes; makes the store where there is none."""
+        folder = self.root / "tmp"
+        if self._ready and folder.is_dir():
+            return folder
+        self._check_marker()
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (self.root / MARKER).exists():
+            temporary = folder / uuid.uuid4().hex
+            temporary.write_text(_marker())
+            temporary.rename(self.root / MARKER)
+        for entry in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - entry.stat().st_mtime > _ABANDONED_S:
+                    entry.unlink()
+        self._ready = True
+        return folder
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[tuple[IO[bytes], Path]]:
+        path = self._prepare() / uuid.uuid4().hex
+        try:
+            with path.open("xb") as file:
+                yield file, path
+        finally:
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Compare and write as one step; the system lets go of the lock when its holder dies."""
+        with (self._prepare().parent / "lock").open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def _errors(self, what: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            hint = " Free some space, then run again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+            raise StoreError(f"cannot {what} {name} in {self.url}: {error.strerror or error}.{hint}") from error
+
+
+def _marker() -> str:
+    return json.dumps({"format": FORMAT, "kind": "store"})
+
+
+def _copy(source: Path, target: IO[bytes], sha256: str) -> None:
+    digest = hashlib.sha256()
+    with source.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            target.write(chunk)
+    if digest.hexdigest() != sha256:
+        raise Damaged(f"{source} has the digest {digest.hexdigest()}, not {sha256}.")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _raise_but_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error

@@ -1,0 +1,85 @@
+"""What a process does at its end: its files into the store, then the shard manifest that lists them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from runonce.errors import Fault, InputError, PreconditionFailed
+from runonce.experiment.manifest import File, Shard, path_fault
+from runonce.store.backend import Backend, blob_name, shard_name, shard_prefix
+
+
+def publish_shard(backend: Backend, output: Path, shard: Shard) -> Shard:
+    """Store every file below `output` and then the shard manifest; returns it with its files.
+
+    The first success of an index wins. Raises InputError naming every file that cannot be an artifact.
+    """
+    paths = sorted(_files(output))
+    faults = [Fault(path, what, "Write it under another name.") for path in paths if (what := path_fault(path))]
+    faults += list(_odd(output))
+    if faults:
+        raise InputError(*(Fault(f.path, f"cannot be an artifact: {f.what}.", f.fix) for f in faults))
+    files = tuple(_store(backend, output, path) for path in paths)
+    complete = replace(shard, files=files)
+    _create(backend, complete)
+    return complete
+
+
+def republish(backend: Backend, shard: Shard) -> bool:
+    """Take over what this index published before, in this or an earlier attempt of the same round and total.
+
+    False where there is nothing to take over, or its files are no longer there.
+    """
+    prefix = f"{shard_prefix(shard.cache_key, shard.round)}{shard.total}/"
+    for entry in backend.list(prefix):
+        if entry.name.count("/") != prefix.count("/") + 1 or not entry.name.endswith(f"/i{shard.index}"):
+            continue
+        found = backend.get(entry.name)
+        if found is None:
+            continue
+        earlier = Shard.decode(found[0], name=entry.name)
+        if all(backend.stat(blob_name(blob)) for file in earlier.files for blob in file.blobs):
+            _create(backend, replace(earlier, attempt=shard.attempt))
+            return True
+    return False
+
+
+def _create(backend: Backend, shard: Shard) -> None:
+    name = shard_name(shard.cache_key, shard.round, shard.total, shard.attempt, shard.index)
+    try:
+        backend.put(name, shard.encode(), create=True)
+    except PreconditionFailed:
+        return  # an earlier try of this index in the same attempt was complete
+
+
+def _store(backend: Backend, output: Path, path: str) -> File:
+    source = output / path
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+    backend.put_file(blob_name(digest), source, sha256=digest)
+    return File(path=path, size=size, sha256=digest)
+
+
+def _files(output: Path) -> Iterator[str]:
+    """Regular files, and links to them; a folder without files leaves nothing."""
+    for parent, _, names in os.walk(output):
+        for name in names:
+            if (path := Path(parent) / name).is_file():
+                yield path.relative_to(output).as_posix()
+
+
+def _odd(output: Path) -> Iterator[Fault]:
+    for parent, folders, names in os.walk(output):
+        for name in (*folders, *names):
+            path = Path(parent) / name
+            shown = path.relative_to(output).as_posix()
+            if path.is_symlink() and not path.is_file():
+                yield Fault(shown, "it is a link that leads to no file", "Copy what it should lead to.")
+            elif not path.is_symlink() and not stat.S_ISDIR(mode := path.stat().st_mode) and not stat.S_ISREG(mode):
+                yield Fault(shown, "it is neither a file nor a folder", "Remove it before the end.")

@@ -1,0 +1,65 @@
+"""A result of a folder store as a folder of files that people can open: hard links to the store's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from runonce.errors import Damaged, StoreError
+from runonce.experiment.manifest import Commit, Manifest
+from runonce.store.backend import blob_name
+from runonce.store.folder import FolderBackend
+from runonce.store.restore import check_path, read_manifest
+
+SHOWN_DIGITS = 12
+
+
+def link_results(backend: FolderBackend, name: str, commit: Commit) -> Path:
+    """Make `results/<name>-<mode>-<12 digits of the key>`, or leave it where it shows this result already.
+
+    The files are read-only, since they are the store's; a copy is free to change. Raises Damaged, StoreError.
+    """
+    folder = backend.root / "results" / f"{name}-{commit.mode}-{commit.cache_key[:SHOWN_DIGITS]}"
+    manifest = read_manifest(backend, commit.manifest)
+    for file in manifest.files:
+        check_path(file.path)
+    try:
+        if not _shows(backend, manifest, folder):
+            _replace(backend, manifest, folder)
+    except OSError as error:
+        raise StoreError(f"cannot make {folder}: {error.strerror or error}.") from error
+    return folder
+
+
+def _shows(backend: FolderBackend, manifest: Manifest, folder: Path) -> bool:
+    try:
+        return folder.is_dir() and all(
+            os.path.samefile(folder / file.path, backend.root / blob_name(file.sha256)) for file in manifest.files
+        )
+    except FileNotFoundError:
+        return False
+
+
+def _replace(backend: FolderBackend, manifest: Manifest, folder: Path) -> None:
+    building = folder.with_name(f".{uuid.uuid4().hex}")
+    building.mkdir(parents=True)
+    for file in manifest.files:
+        path = building / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(backend.root / blob_name(file.sha256), path)
+        except FileNotFoundError as error:
+            shutil.rmtree(building)
+            raise Damaged(f"{file.path} of {manifest.name} ({manifest.mode}) is lost from {backend.url}.") from error
+    old = folder.with_name(f".{uuid.uuid4().hex}")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        building.rename(folder)
+    except OSError:
+        shutil.rmtree(building)  # another process was faster
+        if not folder.is_dir():
+            raise
+    shutil.rmtree(old, ignore_errors=True)
