@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runonce.author.source import command_digest
-from runonce.errors import CodeError, Fault, SpecError
+from runonce.author.agree import prove_code
+from runonce.errors import Fault, SpecError
 from runonce.experiment.contract import CHECKPOINT, INPUT_TRAIN, OUTPUT, PARAMS, Contract
 from runonce.experiment.form import JSON, tag_of
 from runonce.experiment.spec import ExperimentSpec
@@ -23,7 +23,7 @@ def run_command(
     spec: ExperimentSpec, contract: Contract, output: Path, inputs: Mapping[str, Path], scratch: Path
 ) -> tuple[int, dict[str, Any]]:
     """Run it in the working directory; what it writes to the output folder is the artifact set."""
-    _prove_code(spec)
+    prove_code(spec, Path.cwd())
     params = decoded(spec.params)
     path = scratch / "params.json"
     path.write_text(json.dumps(params), encoding="utf-8")
@@ -40,21 +40,6 @@ def run_command(
             Fault("spec.command", f"cannot be started: {error}.", "Name a program that is here, with its arguments.")
         ) from error
     return done.returncode, {"resolvedParams": dict(spec.params)}
-
-
-def _prove_code(spec: ExperimentSpec) -> None:
-    wanted = spec.code_version or ""
-    if not wanted.startswith("source:"):
-        return
-    found = f"source:{command_digest(spec.code, Path.cwd())}"
-    if found != wanted:
-        raise CodeError(
-            Fault(
-                "spec.codeVersion",
-                f"is {wanted}, but the files here are {found}.",
-                "Start with the files that the experiment pins, or renew it by `runonce render -f FILE`.",
-            )
-        )
 
 
 def expand(arguments: tuple[str, ...], params: Mapping[str, Any]) -> list[str]:

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import runonce
-from runonce.author import entry, source
-from runonce.author.version import source_list
+from runonce.author import agree, entry, source
 from runonce.errors import CodeError, Damaged, Fault, InputError, NotCanonical, ParamsMutated, RunonceError
 from runonce.experiment.canonical import canonical, parse
 from runonce.experiment.config import ExperimentConfig
@@ -163,13 +162,12 @@ def _run_config(
 ) -> tuple[int, Mapping[str, float], Mapping[str, Any]]:
     spec, contract, shape = process.spec, process.contract, process.shape
     entry.add_to_path(os.getcwd())
-    listed = _prove_code(spec)
+    listed = agree.prove_code(spec, Path.cwd())
     cls = entry.find_class(spec.config or "")
-    _check_loop(cls, contract.mode, spec)
+    facts = {"resolvedParams": agree.check_class(cls, spec)}
     params = entry.load_params(cls, spec.params, name=contract.name, mode=contract.mode, pin=spec.hash)
     skip = (*spec.hash_exclude, *spec.hash_as)
     before = fingerprint(params, exclude=skip)
-    facts = {"resolvedParams": _resolved(cls, spec, contract)}
     config = entry.make_config(cls, spec.params, name=contract.name, mode=contract.mode, pin=spec.hash)
     config.params = params
     _check_unchanged(before, params, skip, "building the config")
@@ -213,23 +211,8 @@ def _run_config(
     return code, run.metrics, facts
 
 
-def _prove_code(spec: ExperimentSpec) -> source.SourceList:
-    """Compare the code that is here with the code that the key names, before any of it runs."""
-    found = source_list(spec.config or "", spec.params, packages=spec.code_packages)
-    wanted = spec.code_version or ""
-    if wanted.startswith("source:") and wanted != f"source:{found.digest()}":
-        raise CodeError(
-            Fault(
-                "spec.codeVersion",
-                f"is {wanted}, but the code here is source:{found.digest()}.",
-                "Start with the code that the file pins, or renew the file by `runonce render -f FILE`.",
-            )
-        )
-    return found
-
-
-def _check_modules(listed: source.SourceList) -> None:
-    extra = source.unhashed(sys.modules, listed)
+def _check_modules(listed: source.SourceList | None) -> None:
+    extra = source.unhashed(sys.modules, listed) if listed is not None else []
     if extra:
         names = ", ".join(f'"{name}"' for name in extra)
         raise CodeError(
@@ -239,46 +222,6 @@ def _check_modules(listed: source.SourceList) -> None:
                 f"Add to pyproject.toml, under [tool.runonce.code]: include = [{names}], and render the file anew.",
             )
         )
-
-
-def _check_loop(cls: type[ExperimentConfig], mode: str, spec: ExperimentSpec) -> None:
-    if spec.key_machine is None and entry.overridden_loops(cls):
-        raise CodeError(
-            Fault(
-                "spec.keyMachine",
-                f"is not given, and {cls.__qualname__} brings its own loop, whose result may depend on the "
-                "number of processes.",
-                "Write keyMachine: true, or false if you know that it does not.",
-            )
-        )
-    if (spec.code_version or "").startswith("label:"):
-        missing = _missing_fields(cls, spec)
-        if missing:
-            raise CodeError(
-                Fault(
-                    "spec.params",
-                    f"lacks {', '.join(missing)}, and a label does not say which defaults the code had.",
-                    "Give all fields (`runonce render -f FILE` writes them), or use codeVersion: source:….",
-                ),
-                reason="PartialFile",
-            )
-
-
-def _missing_fields(cls: type[ExperimentConfig], spec: ExperimentSpec) -> list[str]:
-    full = describe(entry.load_params(cls, spec.params, name="", pin=spec.hash)).params
-    return sorted(full.keys() - spec.params.keys())
-
-
-def _resolved(cls: type[ExperimentConfig], spec: ExperimentSpec, contract: Contract) -> dict[str, Any]:
-    """The parameters with the code's defaults filled in, for the record."""
-    full = describe(entry.load_params(cls, spec.params, name=contract.name, pin=spec.hash)).params
-    given = canonical({name: full.get(name) for name in spec.params if name in full})
-    if given != canonical({name: form for name, form in spec.params.items() if name in full}):
-        wrong = [name for name, form in spec.params.items() if canonical(full.get(name)) != canonical(form)]
-        raise NotCanonical(
-            Fault("spec.params", f"spells {', '.join(wrong)} in another way than is hashed.", "Use `runonce render`.")
-        )
-    return full
 
 
 def _check_unchanged(before: bytes, params: ExperimentParameters, skip: tuple[str, ...], when: str) -> None:

@@ -1,0 +1,46 @@
+# Every word that a developer or a workflow says. `make help` lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN    := $(BIN)/python -m
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/ready: constraints.txt pyproject.toml
+	@echo "Setting up $(VENV): about 250 packages of constraints.txt, torch among them (3 GB to download on Linux)."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q "$$(sed -nE 's/^(uv==[^ ]+).*/\1/p' constraints.txt)"
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r constraints.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(VENV)/ready ## the environment of all other words
+
+demo: $(VENV)/ready ## train the digits, then ask for the same again
+	$(BIN)/python examples/digits/demo.py
+
+test: $(VENV)/ready ## everything that this machine can run
+	$(RUN) pytest -n 2 --dist loadgroup --cov=runonce --cov-report=term:skip-covered
+
+check: $(VENV)/ready ## style, types, imports, licences
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pip-licenses --from=mixed --partial-match --packages $$($(BIN)/python tests/tools/runtime_packages.py) \
+	  --allow-only "MIT;Apache;BSD;ISC;Python Software Foundation;PSF;MPL" > /dev/null
+
+bench: $(VENV)/ready ## ratios of docs/benchmarks.md
+	$(RUN) pytest -q -s -p no:xdist -o python_files='bench_*.py' tests/benchmarks
+
+prove: $(VENV)/ready ## the long proofs: thousands of generated files
+	RUNONCE_CASES=20000 $(RUN) pytest -q -m "slow or not slow" tests/unit/test_document.py
+
+lock: ## constraints.txt anew from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header -q --upgrade -o constraints.txt
+
+.PHONY: help setup demo test check bench prove lock

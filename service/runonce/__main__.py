@@ -1,0 +1,5 @@
+"""`python -m runonce` is the command line."""
+
+from runonce.cli import main
+
+main()

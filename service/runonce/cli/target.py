@@ -1,0 +1,192 @@
+"""TARGET: a file, `-`, or `module:Class`, and what `-p` changes in it, as experiments ready to be keyed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runonce.author.document import Document, read_documents, read_value
+from runonce.author.source import SourceList
+from runonce.author.version import source_version
+from runonce.errors import CodeError, Fault, InputError, SpecError
+from runonce.experiment.key import KeyParts
+from runonce.experiment.spec import ExperimentSpec, parse_experiment
+
+_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True)
+class Located:
+    """One experiment. workdir: where its processes start. where: file and line, or the class, for messages.
+
+    complete: every field is written, as `render` does it, so that the class need not be asked what it lacks.
+    """
+
+    name: str
+    spec: ExperimentSpec
+    workdir: Path
+    where: str
+    complete: bool = False
+
+    @cached_property
+    def keys(self) -> dict[str, tuple[KeyParts, str]]:
+        return self.spec.keys()
+
+
+def target_options(command: Any) -> Any:
+    change = click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Change a parameter.")
+    return click.argument("target", metavar="TARGET")(change(command))
+
+
+def locate(target: str, params: Sequence[str] = ()) -> list[Located]:
+    """Every experiment of the target. Raises InputError with the faults of all of them."""
+    changes = _changes(params)
+    sys.path[:] = [path for path in sys.path if path not in ("", str(Path.cwd()))]
+    sys.path.insert(0, str(Path.cwd()))
+    if target != "-" and not Path(target).exists() and _CLASS.fullmatch(target):
+        from runonce.author.entry import describe_class
+
+        name, spec = describe_class(target, changes)
+        return [Located(name, spec, Path.cwd(), target, complete=True)]
+    data, shown, folder = _read(target)
+    if str(folder) not in sys.path:
+        sys.path.insert(1, str(folder))
+    found, faults = [], []
+    for document in read_documents(data, name=shown):
+        try:
+            found.append(_from_document(document, folder, changes))
+        except InputError as error:
+            lead = f"{document.source}, line {document.line}"
+            faults += [Fault(f"{lead}: {f.path}" if f.path else lead, f.what, f.fix) for f in error.faults]
+            reason = error.reason
+    if faults:
+        raise SpecError(*faults, reason=reason)
+    _check_names(found)
+    return found
+
+
+def _read(target: str) -> tuple[bytes, str, Path]:
+    if target == "-":
+        return sys.stdin.buffer.read(), "standard input", Path.cwd()
+    path = Path(target)
+    try:
+        return path.read_bytes(), target, path.absolute().parent
+    except OSError as error:
+        raise InputError.of(
+            "", f"{target} cannot be read: {error.strerror}.", "Name a file, - for standard input, or module:Class."
+        ) from error
+
+
+def _changes(params: Sequence[str]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    faults = []
+    for text in params:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            faults.append(Fault("-p", f"is {text!r}.", "Write -p name=value."))
+        elif name in changes:
+            faults.append(Fault("-p", f"names {name} twice.", "Give it once."))
+        else:
+            try:
+                changes[name] = read_value(value)
+            except InputError as error:
+                faults += error.under("-p").faults
+    if faults:
+        raise SpecError(*faults)
+    return changes
+
+
+def _from_document(document: Document, folder: Path, changes: Mapping[str, Any]) -> Located:
+    experiment = parse_experiment(document.value)
+    where = f"{document.source}, line {document.line}"
+    spec = experiment.spec
+    workdir = Path.cwd() if spec.config is not None else folder
+    if changes:
+        spec = changed(spec, changes)
+    return Located(experiment.name, with_code_version(spec, folder), workdir, where, complete=bool(changes))
+
+
+def changed(spec: ExperimentSpec, changes: Mapping[str, Any]) -> ExperimentSpec:
+    """The spec with other parameters, checked against the class and in the class's own spelling."""
+    from runonce.author import entry
+
+    form = entry.apply_changes(spec.params, changes)
+    if spec.config is None:
+        return _remade(spec, params=form)
+    params = entry.load_params(entry.find_class(spec.config), form, name="", pin=spec.hash)
+    return _remade(spec, params=entry.render_params(params).params)
+
+
+def completed(located: Located) -> ExperimentSpec:
+    """What `render` writes for a file: all fields, in the hashed spelling, and the code version that is here."""
+    from runonce.author import entry
+
+    spec = located.spec
+    if spec.config is not None:
+        cls = entry.find_class(spec.config)
+        description = entry.render_params(entry.load_params(cls, spec.params, name=located.name, pin=spec.hash))
+        loops = bool(entry.overridden_loops(cls))
+        spec = _remade(
+            spec,
+            params=description.params,
+            hash_exclude=tuple(sorted({*spec.hash_exclude, *description.exclude})),
+            hash_as={**description.hash_as, **spec.hash_as},
+            params_only_in={**description.only_in, **spec.params_only_in},
+            key_machine=True if loops and spec.key_machine is None else spec.key_machine,
+        )
+    if spec.code_version is None or spec.code_version.startswith("source:"):
+        fresh = _remade(spec, code_version=None, code_packages=())
+        version, modules = source_version(fresh, located.workdir)
+        packages = modules.packages if modules is not None else ()
+        spec = _remade(spec, code_version=version, code_packages=packages)
+    return spec
+
+
+def with_code_version(spec: ExperimentSpec, folder: Path) -> ExperimentSpec:
+    """The spec with the version of the code that is here, where it names none. Raises CodeError for `image`."""
+    if spec.code_version is None:
+        version, modules = source_version(spec, folder)
+        packages = modules.packages if modules is not None else ()
+        return _remade(spec, code_version=version, code_packages=packages)
+    return spec
+
+
+def modules_here(located: Located, kept: Path) -> SourceList | None:
+    """Stop where the pinned code is not what is here; needed also on a hit, or an edit would go unseen.
+
+    An `image` cannot be proved here, and is refused by whoever runs something.
+    """
+    from runonce.author.agree import prove_code
+
+    if located.spec.code_version == "image":
+        raise CodeError(
+            Fault(
+                "spec.codeVersion",
+                "is image: what is in an image cannot be proved here.",
+                "Run it on a cluster, or leave codeVersion out to run the code that is here.",
+            )
+        )
+    return prove_code(located.spec, located.workdir, kept)
+
+
+def _remade(spec: ExperimentSpec, **changes: Any) -> ExperimentSpec:
+    return spec.model_copy(update=changes)
+
+
+def _check_names(found: Sequence[Located]) -> None:
+    seen: dict[str, Located] = {}
+    faults = []
+    for located in found:
+        if located.name in seen:
+            what = f"is the name of two experiments ({seen[located.name].where}; {located.where})."
+            faults.append(Fault("metadata.name", f"{located.name} {what}", "Give each its own."))
+        seen[located.name] = located
+    if faults:
+        raise SpecError(*faults)
