@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+
 from runonce.errors import InputError, MachineError
 from runonce.experiment.machine import MachineParams, machine_params_of, plan_job, process_seeds
 from runonce.experiment.spec import parse_experiment

@@ -240,7 +240,9 @@ class _Reader:
             self.next()  # the document ends
             event = self.next()
             if not isinstance(event, yaml.StreamEndEvent):
-                self.fault("has a second document that kubectl would not see", "Part them by ---.", event.start_mark.line)
+                self.fault(
+                    "has a second document that kubectl would not see", "Part them by ---.", event.start_mark.line
+                )
             return value, line
         finally:
             parser.dispose()
@@ -311,7 +313,9 @@ class _Reader:
     def _alias(self, anchor: str, line: int) -> Any:
         value = self.anchors.get(anchor, _UNKNOWN)
         if type(value) is object:
-            self.fault(f"has the alias *{_short(anchor)}, but no whole value above has that anchor", "Correct it.", line)
+            self.fault(
+                f"has the alias *{_short(anchor)}, but no whole value above has that anchor", "Correct it.", line
+            )
             return f"*{anchor}"
         return self._copy(value, len(self.path), line)
 
@@ -403,7 +407,8 @@ def _float(literal: str) -> float:
     value = float(literal)
     if isinf(value):
         raise _Refused(
-            f"is {_short(literal)}, too large for a number: kubectl reads a string", 'Write {$float: "inf"}, or quote it.'
+            f"is {_short(literal)}, too large for a number: kubectl reads a string",
+            'Write {$float: "inf"}, or quote it.',
         )
     if value == 0 and re.match(r"[^eE]*[1-9]", literal):
         raise _Refused(f"is {_short(literal)}, so small that it becomes 0", "Write 0.")

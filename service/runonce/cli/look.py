@@ -99,7 +99,7 @@ def _text(value: Any) -> str:
 def plan(target: str, params: Sequence[str], store: str | None, output: str) -> None:
     """What `run` would do: hits, misses and why, processes and GPUs."""
     backend = _backend(store)
-    plans = []
+    plans: list[dict[str, Any]] = []
     for located in locate(target, params):
         modules_here(located, Settings.from_env().sources)
         plans.append({"name": located.name, "modes": {mode: _plan(located, mode, backend) for mode in located.keys}})
@@ -236,7 +236,12 @@ def _keyed(what: str, backend: Backend) -> dict[str, dict[str, Any]]:
     if is_prefix(what):
         commit = find_commit(backend, what)
         manifest = read_manifest(backend, commit.manifest)
-        entry = {"name": manifest.name, "cacheKey": commit.cache_key, "parts": manifest.parts, "params": manifest.params}
+        entry = {
+            "name": manifest.name,
+            "cacheKey": commit.cache_key,
+            "parts": manifest.parts,
+            "params": manifest.params,
+        }
         return {commit.mode: entry}
     found = locate(what)
     if len(found) > 1:

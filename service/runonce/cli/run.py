@@ -77,7 +77,9 @@ class Context:
 @click.option("--store", metavar="STORE", help="Folder of results; RUNONCE_STORE, or one of your own, if not given.")
 @click.option("--overwrite", is_flag=True, help="Make the result anew.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def run(target: str, params: Sequence[str], modes: Sequence[str], store: str | None, overwrite: bool, output: str) -> int:
+def run(
+    target: str, params: Sequence[str], modes: Sequence[str], store: str | None, overwrite: bool, output: str
+) -> int:
     """Run experiments here, or take their results from the store.
 
     TARGET is a file, - for standard input, or module:Class. Exit code: 0 done or cached, 1 failed, 2 wrong input,

@@ -23,8 +23,8 @@ from typing import Any
 
 import runonce
 from runonce.author import agree, entry, source
-from runonce.errors import CodeError, Damaged, Fault, InputError, NotCanonical, ParamsMutated, RunonceError
-from runonce.experiment.canonical import canonical, parse
+from runonce.errors import CodeError, Damaged, Fault, InputError, ParamsMutated, RunonceError
+from runonce.experiment.canonical import parse
 from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.contract import (
     ATTEMPT,
@@ -40,7 +40,7 @@ from runonce.experiment.contract import (
 )
 from runonce.experiment.machine import JobShape, process_seeds
 from runonce.experiment.manifest import Shard
-from runonce.experiment.params import ExperimentParameters, describe, fingerprint
+from runonce.experiment.params import ExperimentParameters, fingerprint
 from runonce.experiment.spec import ExperimentSpec, parse_experiment
 from runonce.store.backend import Backend
 from runonce.store.publish import publish_shard, republish
