@@ -1,7 +1,7 @@
 """Handwritten digits, 8 by 8 pixels: two processes train one small network with a plain torch loop of their own.
 
-    runonce run digits:Digits
-    runonce run digits.yaml
+runonce run digits:Digits
+runonce run digits.yaml
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Digits(ExperimentConfig):
 
     def create_model(self, **kwargs) -> nn.Module:
         hidden = self.params.hidden
-        return nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 10))
+        return nn.Sequential(
+            nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 10)
+        )
 
     def train(self, run: Run) -> None:
         images, labels = digits(held_out=False)

@@ -1,0 +1,145 @@
+"""The command line as a user has it: a program, a folder with code, a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+EXPERIMENT = """
+import json
+from dataclasses import dataclass, field
+from runonce import ExperimentConfig, ExperimentParameters, MachineParams
+
+
+@dataclass
+class Params(ExperimentParameters):
+    lr: float = 0.1
+    steps: int = 3
+    label: str = "a"
+
+
+class Tiny(ExperimentConfig):
+    Params = Params
+
+    def tag(self):
+        return "tiny"
+
+    def machine_params(self, mode="train", **kwargs):
+        if mode == "valid":
+            raise NotImplementedError
+        return MachineParams(nprocesses=1, coupled=False)
+
+    def train(self, run):
+        for step in range(self.params.steps):
+            run.log({"loss": self.params.lr / (step + 1)}, step=step)
+        (run.output / "weights.json").write_text(json.dumps([self.params.lr, run.seed, run.process_ind]))
+
+    def test(self, run):
+        weights = json.loads((run.inputs["train"] / "weights.json").read_text())
+        run.log({"score": weights[0] * 2}, step=0)
+        (run.output / "score.json").write_text(json.dumps(weights))
+
+    def training_pipeline(self, **kwargs): raise NotImplementedError
+    def create_model(self, **kwargs): raise NotImplementedError
+    def make_sampler_fn(self, **kwargs): raise NotImplementedError
+"""
+
+FILE = """
+apiVersion: runonce.dev/v1alpha1
+kind: Experiment
+metadata: {name: tiny}
+spec:
+  config: tiny:Tiny
+  params: {lr: 0.1, steps: 3, label: a}
+  keyMachine: true
+  machineParams:
+    train: {nprocesses: 1, coupled: false}
+    test: {nprocesses: 1, coupled: false}
+"""
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@dataclass
+class Workplace:
+    """A folder with code and files, and a home of its own."""
+
+    folder: Path
+    home: Path
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def env(self, **more: str) -> dict[str, str]:
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("RUNONCE_", "PYTHONPATH"))}
+        return env | {"RUNONCE_HOME": str(self.home)} | more
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "runonce", *arguments]
+
+    def runonce(self, *arguments: str, stdin: str = "", cwd: Path | None = None, **env: str) -> Done:
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=cwd or self.folder,
+            env=self.env(**env),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.env(**env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def commits(self) -> list[Path]:
+        return sorted((self.home / "store" / "c").glob("*/*"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    made = Workplace(tmp_path / "work", tmp_path / "home")
+    made.folder.mkdir()
+    made.write("tiny.py", EXPERIMENT)
+    made.write("tiny.yaml", FILE)
+    return made
+
+
+@pytest.fixture
+def edited(place: Workplace) -> Callable[..., Workplace]:
+    """The workplace with one text of the file put in the place of another."""
+
+    def edit(old: str, new: str, name: str = "tiny.yaml") -> Workplace:
+        text = (place.folder / name).read_text()
+        assert old in text
+        place.write(name, text.replace(old, new))
+        return place
+
+    return edit
