@@ -13,7 +13,7 @@ from runonce.author.version import source_list
 from runonce.errors import EntryError, Fault, InputError, LoadError
 from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.form import JSON
-from runonce.experiment.key import MODES, digest_of_identity
+from runonce.experiment.key import MODES, check_pin, digest_of_identity
 from runonce.experiment.machine import MachineParams, machine_params_of, plan_job
 from runonce.experiment.params import Description, ExperimentParameters, load, render_checked
 from runonce.experiment.render_types import near
@@ -142,6 +142,8 @@ def describe_class(
     tag = _call(cls, "tag", config.tag)
     code = source_list(entry, description.params, search=search)
     params = config.params
+    if params.hash is not None:
+        check_pin(params.hash)
     spec = ExperimentSpec(
         config=entry,
         params=description.params,

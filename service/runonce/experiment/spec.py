@@ -412,7 +412,10 @@ _WORDS = {
 
 
 def _faults(error: ValidationError) -> Iterator[Fault]:
-    for entry in error.errors(include_url=False, include_context=True):
+    entries = error.errors(include_url=False, include_context=True)
+    for entry in entries:
+        if entry["type"] == "too_short" and any(len(other["loc"]) > len(entry["loc"]) for other in entries):
+            continue  # pydantic counts the items that it found valid
         path = [segment for segment in entry["loc"] if segment != "[key]"]
         kind, given = entry["type"], entry["input"]
         if kind == "extra_forbidden":

@@ -1,0 +1,242 @@
+"""What cannot be: exit code 2, a message that says what was found, where, and what to do; nothing written."""
+
+from __future__ import annotations
+
+import pytest
+
+HEAD = """apiVersion: runonce.dev/v1alpha1
+kind: Experiment
+metadata: {name: tiny}
+"""
+
+
+def refuse(place, *arguments: str, stdin: str = "", saying: list[str] | None = None):
+    done = place.runonce(*arguments, stdin=stdin)
+    assert done.code == 2, (done.code, done.out, done.err)
+    assert "Traceback" not in done.err
+    for text in saying or []:
+        assert text in done.err
+    assert not place.home.exists() or not any((place.home / "store").glob("*"))
+    assert not (place.home / "jobs").exists()
+    return done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "saying"),
+    [
+        ("a: [1\n", "cannot be read as YAML"),
+        ("", "holds no document"),
+        ("# nothing\n---\n", "holds no document"),
+        ("kind: Pod\napiVersion: v1\n", "is no Experiment: apiVersion is v1, kind Pod"),
+        ("- a\n", "is no mapping"),
+        (HEAD + "spec: {config: tiny:Tiny}\n", "spec.machineParams: is missing"),
+        (HEAD.replace("name: tiny", "nam: tiny") + "spec: {}\n", "metadata.name: is missing"),
+        (HEAD.replace("tiny", "Tiny_1") + "spec: {}\n", "metadata.name: is 'Tiny_1'"),
+    ],
+)
+def test_what_is_no_experiment(place, text, saying):
+    place.write("bad.yaml", text)
+    refuse(place, "run", "bad.yaml", saying=[saying])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "saying"),
+    [
+        ("keyMachine: true", "keyMachines: true", "spec.keyMachines: is no field here. Did you mean keyMachine?"),
+        ("keyMachine: true", "key_machine: true", "spec.key_machine: is no field here. Did you mean keyMachine?"),
+        ("keyMachine: true", "seed: a", "spec.seed: is 'a'; a whole number is meant"),
+        ("keyMachine: true", "seed: 1.5", "spec.seed: is 1.5; a whole number is meant"),
+        ("keyMachine: true", "keyMachine: maybe", "spec.keyMachine: is 'maybe'; true or false is meant"),
+        ("keyMachine: true", "seed: 1\n  seed: 2", "has the key 'seed' twice"),
+        ("keyMachine: true", "env: {A: 1}", "spec.env.A: is 1; text is meant"),
+        ("keyMachine: true", "hash: ../../x", "spec.hash: is '../../x'; a pinned hash has 1 to 64 of the characters"),
+        ("keyMachine: true", "hash: ''", "spec.hash: is ''"),
+        ("keyMachine: true", "codeVersion: v1", "spec.codeVersion: is 'v1'; it is source:<64 hex digits>, image, or label"),
+        ("keyMachine: true", "codeVersion: image", "codeVersion: image needs it by digest"),
+        ("keyMachine: true", "hashAs: {nope/x: 1, /a/b: 2}", 'spec.hashAs["/a/b"]: leads nowhere in params'),
+        ("keyMachine: true", "command: [a]", "spec: config and command are both given"),
+        ("config: tiny:Tiny", "seed: 1", "spec: config and command are both missing"),
+        ("config: tiny:Tiny", "config: tiny.py", "spec.config: is 'tiny.py', which does not have the form"),
+        ("label: a", "label: null", "spec.params.label: is null. Write {$none: true} for None"),
+        ("label: a", "label: [[{x: ~}]]", "spec.params.label[0][0].x: is null"),
+        ("lr: 0.1", "lr: 9007199254740993", 'Write {$int: "9007199254740993"}'),
+        ("lr: 0.1", "lr: 1e400", "lr"),
+        ("lr: 0.1", "lr: 1e18", "spec.params.lr: is 1000000000000000000: an API server may hand back another whole number"),
+        ("label: a", "$label: a", "has the key '$label': keys that begin with $ are kept for tags"),
+        ("label: a", "label: {$int: '1'}", "$int is for whole numbers from 2^53 on. Write 1"),
+        ("label: a", "label: !!str a", "has the tag !!str"),
+        ("params: {", "params: {<<: {x: 1}, ", "has a merge key <<"),
+        ("train: {nprocesses: 1,", "train: {nprocesses: 1, gpus: 2,", "spec.machineParams.train.gpus: is no field here"),
+        ("train: {nprocesses: 1,", "training: {nprocesses: 1,", "Did you mean train?"),
+        ("train: {nprocesses: 1,", "train: {gpuIds: [0],", "spec.machineParams.train.nprocesses: is missing"),
+        ("train: {nprocesses: 1,", "train: {nprocesses: -1,", "spec.machineParams.train.nprocesses: is -1; a number of"),
+    ],
+)
+def test_what_a_file_cannot_say(edited, old, new, saying):
+    refuse(edited(old, new), "run", "tiny.yaml", saying=[saying])
+
+
+def test_all_faults_of_all_documents_are_named_together(place):
+    text = (place.folder / "tiny.yaml").read_text()
+    place.write("bad.yaml", text.replace("lr: 0.1", "lr: null").replace("key", "kee") + "---\n" + text.replace("0.1", "~"))
+    err = refuse(place, "run", "bad.yaml")
+    assert err.count("error: ") == 3
+    assert "bad.yaml, line 2: spec.params.lr: is null" in err
+    assert "spec.keeMachine: is no field here" in err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "saying"),
+    [
+        ("lr: 0.1", "lrr: 0.1", "spec.params.lrr: is no field of Params. Did you mean lr?"),
+        ("lr: 0.1", "lr: fast", "spec.params.lr"),
+        ("steps: 3", "steps: 3.5", "spec.params.steps"),
+        ("label: a", "label: {$type: 'tiny:Params', value: {}}", "spec.params.label"),
+        ("label: a", "label: {$ref: 'nowhere:x'}", "spec.params.label"),
+        ("tiny:Tiny", "nowhere:Tiny", "there is no module nowhere here"),
+        ("tiny:Tiny", "tiny:Tinny", "tiny has no Tinny. Did you mean Tiny?"),
+        ("tiny:Tiny", "tiny:Params", "tiny:Params is no ExperimentConfig"),
+        ("tiny:Tiny", "__main__:Tiny", "__main__"),
+        ("keyMachine: true", "seed: 0", "spec.keyMachine: is not given, and Tiny brings its own loop"),
+        ("keyMachine: true", "keyMachine: true\n  codeVersion: 'source:" + "0" * 64 + "'", "but the code here is source:"),
+        (
+            "keyMachine: true",
+            "keyMachine: true\n  image: 'a@sha256:" + "0" * 64 + "'\n  codeVersion: image",
+            "what is in an image cannot be proved here",
+        ),
+    ],
+)
+def test_what_the_code_does_not_take(edited, old, new, saying):
+    refuse(edited(old, new), "run", "tiny.yaml", saying=[saying])
+
+
+def test_a_partial_file_with_a_label_is_refused(edited):
+    place = edited("params: {lr: 0.1, steps: 3, label: a}", "params: {lr: 0.1}\n  codeVersion: label:v1")
+    refuse(place, "run", "tiny.yaml", saying=["spec.params: lacks label, steps, and a label does not say which defaults"])
+
+
+def test_another_spelling_than_the_one_that_is_hashed_is_refused_with_the_right_line(place):
+    code = (place.folder / "tiny.py").read_text()
+    place.write("tiny.py", code.replace('label: str = "a"', "label: set = field(default_factory=set)"))
+    text = (place.folder / "tiny.yaml").read_text()
+    place.write("tiny.yaml", text.replace("label: a", "label: [2, 1]"))
+    refuse(place, "run", "tiny.yaml", saying=["spec.params.label", "[1,2]"])
+
+
+@pytest.mark.parametrize(
+    ("target", "saying"),
+    [
+        ("tiny:Tiny.x", "tiny has no Tiny.x"),
+        ("nowhere:Tiny", "there is no module nowhere here. Start in the folder that holds it"),
+        ("broken:Tiny", "broken cannot be imported: ZeroDivisionError"),
+        ("syntax:Tiny", "syntax cannot be imported: SyntaxError"),
+        ("needs:Tiny", "needs cannot be imported: ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("lacks:Lacks", "lacks:Lacks lacks create_model, machine_params, make_sampler_fn, tag, training_pipeline"),
+        ("raises:Raises", "Raises.tag raised RuntimeError: no"),
+        ("machine:Bad", "spec.machineParams.train.gpuIds: has 3 different ids for 2 processes"),
+        ("lambdas:Lambdas", "params.f: is a lambda"),
+        ("lambdas:Deep", "params.f.a[0].b"),
+        ("lambdas:Twice", "params.x"),
+        ("pinned:Pinned", "hash: is '../../x'"),
+        ("nofile.yaml", "nofile.yaml cannot be read"),
+        (".", "cannot be read"),
+    ],
+)
+def test_a_class_that_cannot_be_used(place, target, saying):
+    place.write("broken.py", "1 / 0\n")
+    place.write("syntax.py", "def (\n")
+    place.write("needs.py", "import no_such_thing\n")
+    place.write("lacks.py", "from runonce import ExperimentConfig\nclass Lacks(ExperimentConfig): pass\n")
+    place.write("raises.py", "from tiny import Tiny\nclass Raises(Tiny):\n def tag(self): raise RuntimeError('no')\n")
+    place.write(
+        "machine.py",
+        "from tiny import Tiny\nclass Bad(Tiny):\n"
+        " def machine_params(self, mode='train', **kwargs): return {'nprocesses': 2, 'gpu_ids': [0, 1, 2]}\n",
+    )
+    place.write("lambdas.py", LAMBDAS)
+    place.write("pinned.py", PINNED)
+    refuse(place, "run", target, saying=[saying])
+
+
+LAMBDAS = """
+from dataclasses import dataclass, field
+from typing import Any
+from runonce import ExperimentParameters
+from tiny import Tiny
+
+@dataclass
+class A(ExperimentParameters):
+    f: Any = lambda v: v
+@dataclass
+class B(ExperimentParameters):
+    f: Any = field(default_factory=lambda: {"a": [{"b": open}]})
+    def __post_init__(self): self.f["a"][0]["b"] = lambda: 1
+@dataclass
+class C(ExperimentParameters):
+    x: float = 1.0
+    def __post_init__(self): self.x *= 2
+class Lambdas(Tiny):
+    Params = A
+class Deep(Tiny):
+    Params = B
+class Twice(Tiny):
+    Params = C
+"""
+
+PINNED = """
+from dataclasses import dataclass
+from tiny import Tiny, Params
+@dataclass
+class P(Params):
+    hash: str = "../../x"
+class Pinned(Tiny):
+    Params = P
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "saying"),
+    [
+        (("-p", "lr"), "-p: is 'lr'. Write -p name=value."),
+        (("-p", "lr=0.1", "-p", "lr=0.2"), "-p: names lr twice"),
+        (("-p", "lrr=0.1"), "lrr"),
+        (("-p", "lr.x=0.1"), "lr.x: lr is no mapping with fields"),
+        (("-p", "lr=[1"), "cannot be read as YAML"),
+        (("-p", "lr=fast"), "lr"),
+        (("-p", "label="), "label: is null"),
+        (("--mode", "valid"), "tiny has no mode valid"),
+        (("--store", "s3://bucket"), "keeps results in folders"),
+        (("--nope",), "No such option"),
+    ],
+)
+def test_options_that_cannot_be(place, arguments, saying):
+    refuse(place, "run", "tiny.yaml", *arguments, saying=[saying])
+
+
+def test_two_documents_of_one_name_are_refused(place):
+    text = (place.folder / "tiny.yaml").read_text()
+    place.write("both.yaml", text + "---" + text)
+    refuse(place, "run", "both.yaml", saying=["is the name of two experiments (both.yaml, line 2; both.yaml, line 13)"])
+
+
+def test_a_loop_that_changes_its_parameters_is_stopped_before_it_publishes(place, edited):
+    edited("        for step in", "        self.params.lr = 7.0\n        for step in", "tiny.py")
+    done = place.runonce("run", "tiny.yaml")
+    assert done.code == 2
+    assert "train(run) changed the parameters" in done.err
+    assert place.commits() == []
+
+
+def test_a_module_that_no_import_statement_shows_is_named_and_the_setting_cures_it(place, edited):
+    place.write("tiny.py", (place.folder / "tiny.py").read_text().replace("import json\n", IMPORTS, 1))
+    place.write("plugins/__init__.py", "")
+    place.write("plugins/one.py", "")
+    place.write("uses.py", "import plugins\n")
+    done = place.runonce("run", "tiny.yaml")
+    assert done.code == 2
+    assert 'include = ["plugins.one"]' in done.err
+    place.write("pyproject.toml", '[tool.runonce.code]\ninclude = ["plugins.one"]\n')
+    assert place.runonce("run", "tiny.yaml").code == 0
+
+
+IMPORTS = "import json, importlib, plugins\nimportlib.import_module('plugins.' + 'one')\n"
