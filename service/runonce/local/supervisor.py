@@ -184,7 +184,7 @@ class Supervisor(threading.Thread):
         return env
 
     def _ended(self, index: int, child: Child) -> None:
-        code = child.guard.returncode
+        code, by_itself = child.guard.returncode, not child.cut
         child.kill()
         shutil.rmtree(child.output, ignore_errors=True)
         if code == 0:
@@ -193,7 +193,7 @@ class Supervisor(threading.Thread):
             self._pending.append(index)
         elif child.ended_by:
             # A peer that ends by itself meanwhile may be the cause, and the one seen first its victim.
-            own = child.ended_by == "EndedWithGroup" and not child.cut and code not in (-signal.SIGTERM, STOPPED)
+            own = child.ended_by == "EndedWithGroup" and by_itself and code not in (-signal.SIGTERM, STOPPED)
             self._fail(index, code, _reason(code) if own else child.ended_by)
         elif self._plan.shape.coupled:
             self._fail(index, code, _reason(code))

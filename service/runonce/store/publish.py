@@ -21,7 +21,7 @@ def publish_shard(backend: Backend, output: Path, shard: Shard) -> Shard:
     """
     paths = sorted(_files(output))
     faults = [Fault(path, what, "Write it under another name.") for path in paths if (what := path_fault(path))]
-    faults += list(_odd(output))
+    faults += sorted(_odd(output), key=lambda fault: fault.path)
     if faults:
         raise InputError(*(Fault(f.path, f"cannot be an artifact: {f.what}.", f.fix) for f in faults))
     files = tuple(_store(backend, output, path) for path in paths)

@@ -1,0 +1,117 @@
+"""What is particular to a store in a folder: other things in the way, no space, no permission, newer formats."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+import pytest
+from runonce.errors import Damaged, NewerFormat, StoreError
+from runonce.store.backend import blob_name
+from runonce.store.folder import MARKER, FolderBackend
+
+
+def test_looking_makes_no_folder(tmp_path):
+    backend = FolderBackend(tmp_path / "store")
+    assert backend.get("c/x") is None
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_with_other_things_is_neither_read_nor_written(tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    backend = FolderBackend(tmp_path)
+    for call in (lambda: backend.get("c/x"), lambda: backend.put("c/x", b""), lambda: list(backend.list("c/"))):
+        with pytest.raises(StoreError, match="is a folder with other things in it, and no store"):
+            call()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_store_of_a_newer_format_is_refused_by_name(tmp_path):
+    FolderBackend(tmp_path / "store").put("c/x", b"")
+    (tmp_path / "store" / MARKER).write_text(json.dumps({"format": 2}))
+    with pytest.raises(NewerFormat, match="is a store of format 2; this release knows up to 1"):
+        FolderBackend(tmp_path / "store").get("c/x")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_damaged_marker_is_named(tmp_path, text):
+    FolderBackend(tmp_path / "store").put("c/x", b"")
+    (tmp_path / "store" / MARKER).write_text(text)
+    with pytest.raises(Damaged, match=MARKER):
+        FolderBackend(tmp_path / "store").get("c/x")
+
+
+def test_something_else_under_a_name_is_an_error_and_no_miss(tmp_path):
+    backend = FolderBackend(tmp_path / "store")
+    backend.put("c/x/y", b"")
+    with pytest.raises(StoreError, match="cannot read c/x in"):
+        backend.get("c/x")
+    with pytest.raises(StoreError, match="cannot read c/x/y/z in"):
+        backend.get("c/x/y/z")
+
+
+def test_a_write_that_never_finished_is_cleared_after_a_day_and_not_before(tmp_path):
+    FolderBackend(tmp_path / "store").put("c/x", b"")
+    old, young = tmp_path / "store" / "tmp" / "old", tmp_path / "store" / "tmp" / "young"
+    for path in (old, young):
+        path.write_text("")
+    os.utime(old, (time.time() - 100_000,) * 2)
+    FolderBackend(tmp_path / "store").put("c/y", b"")
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_damaged_blob_is_healed_when_its_file_is_stored_again(tmp_path):
+    backend = FolderBackend(tmp_path / "store")
+    (tmp_path / "in").write_bytes(b"right")
+    digest = hashlib.sha256(b"right").hexdigest()
+    backend.put_file(blob_name(digest), tmp_path / "in", sha256=digest)
+    stored = tmp_path / "store" / blob_name(digest)
+    stored.chmod(0o644)
+    stored.write_bytes(b"wrong")
+    backend.put_file(blob_name(digest), tmp_path / "in", sha256=digest)
+    assert stored.read_bytes() == b"right"
+
+
+FULL = """
+import resource, sys, pathlib
+from runonce.errors import StoreError
+from runonce.store.folder import FolderBackend
+backend = FolderBackend(pathlib.Path(sys.argv[1]))
+backend.put("c/before", b"x")
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    backend.put("c/x", b"y" * 5000)
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_a_write_that_finds_no_room_leaves_nothing_and_says_so(tmp_path):
+    """A limit on the size of files stands for the full disk: the write fails half-way."""
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path / "store"], capture_output=True, text=True)
+    assert done.stdout.startswith("cannot write c/x in"), done.stderr
+    assert FolderBackend(tmp_path / "store").get("c/x") is None
+    assert list((tmp_path / "store" / "tmp").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere, so no folder is read-only for it")
+def test_a_folder_without_permission_is_named(tmp_path):
+    (tmp_path / "store").mkdir(mode=0o500)
+    with pytest.raises(StoreError, match=r"cannot write c/x in .*: Permission denied"):
+        FolderBackend(tmp_path / "store").put("c/x", b"")
+
+
+def test_many_files_do_not_stay_open(tmp_path):
+    backend = FolderBackend(tmp_path / "store")
+    before = len(os.listdir("/dev/fd"))
+    for i in range(50):
+        backend.put(f"c/{i}", b"x")
+        backend.get(f"c/{i}")
+    assert len(os.listdir("/dev/fd")) == before
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 0
