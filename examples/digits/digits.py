@@ -10,11 +10,12 @@ import json
 from dataclasses import dataclass
 
 import torch
-from runonce import ExperimentConfig, ExperimentParameters, MachineParams, Run
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
+
+from runonce import ExperimentConfig, ExperimentParameters, MachineParams, Run
 
 HELD_OUT = 5  # every fifth of the 1797 digits is not trained on
 

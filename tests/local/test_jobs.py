@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from runonce.errors import JobExists, JobGone, StillEnding
 from runonce.experiment.job import JobPlan, JobState, Owner, Round
 from runonce.experiment.machine import MachineParams, plan_job

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from runonce.errors import Damaged, PreconditionFailed
 from runonce.store.backend import blob_name
 

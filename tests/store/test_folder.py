@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+
 from runonce.errors import Damaged, NewerFormat, StoreError
 from runonce.store.backend import blob_name
 from runonce.store.folder import MARKER, FolderBackend

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+
 from runonce.errors import Damaged, InputError, NewerFormat
 from runonce.experiment.manifest import Shard
 from runonce.store.backend import blob_name, commit_name, manifest_name, shard_name

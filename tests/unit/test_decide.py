@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from runonce.controller.decide import (
     MAX_DISRUPTIONS,
     MAX_TOKENS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from runonce import BatchSampler
 
 DATA = [(torch.tensor([float(i)]), i) for i in range(10)]

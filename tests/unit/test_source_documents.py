@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from unittest import mock
 
 import pytest
+
 from runonce import (
     ExperimentConfig,
     ExperimentParameters,

@@ -252,7 +252,7 @@ class _Reader:
         self.plain += 1
         line = event.start_mark.line
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, line)
+            return self._alias(str(event.anchor), line)
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
             self.fault(f"has the tag {_short(tag)}", "Remove it; quote the value where a string is meant.", line)

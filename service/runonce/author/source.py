@@ -1,8 +1,8 @@
 """The code that a result depends on: the modules along import statements, found and hashed without running any.
 
 Settings, for what no import statement shows, stand in `runonce-code.toml` in the entry's top-level package (so that a
-wheel carries them), else under `[tool.runonce.code]` in the nearest pyproject.toml above it: `include` and `exclude` take
-names of modules (`*` for any part), `data` takes globs relative to the file that holds the settings.
+wheel carries them), else under `[tool.runonce.code]` in the nearest pyproject.toml above it: `include` and `exclude`
+take names of modules (`*` for any part), `data` takes globs relative to the file that holds the settings.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class _Walk:
             if parent and (above is None or above.submodule_search_locations is None):
                 self._specs[name] = None
             else:
-                folders = list(above.submodule_search_locations or ()) if above else list(self.search)
+                folders = _folders(above) if above else list(self.search)
                 found = PathFinder.find_spec(name, folders)
                 self._specs[name] = found or (None if parent else _ask_finders(name))
         return self._specs[name]
@@ -165,11 +165,17 @@ class _Walk:
     def below(self, name: str) -> Iterator[str]:
         """All modules of a package on the disk, for patterns in `include`."""
         spec = self.find(name)
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for folder in _folders(spec):
             for path in sorted(Path(folder).rglob("*")):
                 parts = path.relative_to(folder).with_suffix("").parts
                 if path.suffix == ".py" and all(part.isidentifier() for part in parts):
                     yield ".".join((name, *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def _folders(spec: ModuleSpec | None) -> list[str]:
+    """Where a package's modules lie. A namespace would work them out anew, from modules that are not imported."""
+    places: Any = spec.submodule_search_locations if spec is not None else None
+    return list(getattr(places, "_path", places) or ())
 
 
 def _ask_finders(name: str) -> ModuleSpec | None:
@@ -194,7 +200,7 @@ def _installed(spec: ModuleSpec | None) -> bool:
     """Whether a top-level module was installed as a copy, or is a part of Python; unknown ones count as neither."""
     if spec is None:
         return True
-    places = [Path(place) for place in (spec.submodule_search_locations or [spec.origin or ""])]
+    places = [Path(place) for place in (_folders(spec) or [spec.origin or ""])]
     return any(
         {"site-packages", "dist-packages"} & set(place.parts)
         or any(place.resolve().is_relative_to(folder) for folder in _installed_folders())
@@ -248,7 +254,7 @@ def _imports(name: str, text: str, is_package: bool) -> Iterator[str]:
 
 
 def _read_settings(entry: ModuleSpec, top: ModuleSpec | None) -> _Settings:
-    places = list((top.submodule_search_locations if top else None) or ())
+    places = _folders(top)
     for place in places:
         path = Path(place) / SETTINGS_IN_PACKAGE
         if path.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ class Progress:
             self._show(f"{self._mode}: step {step}  {shown}")
 
     def _show(self, text: str) -> None:
-        if not click.get_text_stream("stderr").isatty():
+        if not sys.stderr.isatty():
             click.echo(text, err=True)
             return
         if self._status is None:
@@ -105,7 +106,7 @@ class Progress:
             file = self._tails.get(path) or self._tails.setdefault(path, path.open(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
             return []
-        lines = []
+        lines: list[str] = []
         while True:
             start = file.tell()
             line = file.readline()
