@@ -110,13 +110,14 @@ class _Walk:
     def find(self, name: str) -> ModuleSpec | None:
         """The module's spec, level by level: `importlib.util.find_spec("a.b")` would import a."""
         if name not in self._specs:
-            parent, _, _ = name.rpartition(".")
+            parent, _, last = name.rpartition(".")
             above = self.find(parent) if parent else None
             if parent and (above is None or above.submodule_search_locations is None):
                 self._specs[name] = None
             else:
                 folders = _folders(above) if above else list(self.search)
-                found = PathFinder.find_spec(name, folders)
+                # By its last name alone: of a longer one a namespace would ask for the imported parent.
+                found = PathFinder.find_spec(last, folders)
                 self._specs[name] = found or (None if parent else _ask_finders(name))
         return self._specs[name]
 
