@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from runonce.errors import Fault, InputError, LoadError, OnlyIn, RenderError
+from runonce.errors import Fault, InputError, LoadError, OnlyIn, RenderError, SpecError
 from runonce.experiment import key
 from runonce.experiment.canonical import canonical
 from runonce.experiment.form import JSON, check_form
@@ -80,7 +80,11 @@ class ExperimentParameters:
             return explain(self)
         if self.hash is not None:
             return key.check_pin(self.hash)
-        return describe(self).params_hash(mode)
+        description = describe(self, hash_only=True)
+        try:
+            return description.params_hash(mode)
+        except UnicodeEncodeError:
+            raise _without_characters(description) from None
 
     def __getattr__(self, name: str) -> Any:
         declared = type(self).__dataclass_fields__.get(name)
@@ -108,9 +112,12 @@ class Description:
         return key.params_hash(self.hash_form(mode) if self.exclude or self.hash_as or self.only_in else self.params)
 
 
-def describe(params: ExperimentParameters) -> Description:
-    """The rendered form and what of it counts, without the check that it reads back. Raises RenderError."""
-    form, notes = _walk(params, Pass())
+def describe(params: ExperimentParameters, *, hash_only: bool = False) -> Description:
+    """The rendered form and what of it counts, without the check that it reads back. Raises RenderError.
+
+    hash_only: fields whose representation alone can be written are left out instead of refused.
+    """
+    form, notes = _walk(params, Pass(hash_only=hash_only))
     if not notes:
         return Description(form)
     exclude: list[str] = []
@@ -122,6 +129,15 @@ def describe(params: ExperimentParameters) -> Description:
         hash_as |= {key.to_pointer((*path, name)): value for name, value in note.hash_as.items()}
         only |= {key.to_pointer((*path, name)): mode for name, mode in note.only_in.items()}
     return Description(form, tuple(sorted(exclude)), hash_as, only)
+
+
+def _without_characters(description: Description) -> RenderError:
+    """Text with lone surrogates, which the encoder meets too late to know where it stands."""
+    try:
+        check_form(dict(description.hash_form()))
+    except SpecError as error:
+        return RenderError(*error.faults)
+    return RenderError(Fault("", "holds a lone surrogate, which is no character.", "Remove it."))
 
 
 def _walk(params: ExperimentParameters, walk: Pass) -> tuple[dict[str, JSON], list[Note]]:
@@ -186,7 +202,9 @@ def render_checked(params: ExperimentParameters) -> Description:
         twin = load(type(params), description.params, find_imported)
         twin.hash_representations = params.hash_representations
         again = describe(twin).params
-    except LoadError as error:
+    except UnicodeEncodeError:
+        raise _without_characters(description) from None
+    except (LoadError, SpecError) as error:
         raise RenderError(*error.faults) from None
     faults = [
         Fault(name, f"reads back as {again.get(name)!r}, not {form!r}: the constructor changes it.", _ONCE)

@@ -34,9 +34,13 @@ Resolve = Callable[[str], Any]  # "package.module:Name" to the class or function
 
 @dataclass(slots=True)
 class Pass:
-    """One walk over a value. notes: what nested parameter classes keep out of the hash, by their JSON."""
+    """One walk over a value. notes: what nested parameter classes keep out of the hash, by their JSON.
+
+    hash_only: a value that has a representation need have no form of its own.
+    """
 
     depth: int = 0
+    hash_only: bool = False
     represented: bool = True  # False: leave out what has a representation, and call no user function
     notes: list[Any] = field(default_factory=list)
 

@@ -106,7 +106,7 @@ def record_of(cls: type) -> Record | None:
         return None
     parameters = bool(getattr(cls, "__runonce_parameters__", False))
     plan = tuple((field.name, field.codec.render, field.none_default) for field in fields)
-    record = _RECORDS[cls] = Record(cls, tuple(fields), parameters, hasattr(cls, "__pydantic_fields__"), plan)
+    record = _RECORDS[cls] = Record(cls, tuple(fields), parameters, hasattr(cls, "model_extra"), plan)
     return record
 
 
@@ -262,7 +262,7 @@ def _render_parameters(record: Record, value: Any, walk: Pass) -> dict[str, JSON
                     out[field.name] = field.codec.render(entry, walk)
                 except InputError:
                     walk.depth = depth
-                    if not (represented and _is_default(field, entry)):
+                    if not (represented and (walk.hash_only or _is_default(field, entry))):
                         raise
             if represented:
                 form = _representation(representations[field.name], value, entry, walk)
