@@ -1,25 +1,31 @@
 """The code that a result depends on: the modules along import statements, found and hashed without running any.
 
-Settings, for what no import statement shows, stand in `runonce-code.toml` in the entry's top-level package (so that a
-wheel carries them), else under `[tool.runonce.code]` in the nearest pyproject.toml above it: `include` and `exclude`
-take names of modules (`*` for any part), `data` takes globs relative to the file that holds the settings.
+Settings, for what no import statement shows, stand in `runonce-code.toml` in the entry's package (so that a wheel
+carries them), else under `[tool.runonce.code]` in the nearest pyproject.toml above the entry; above site-packages none
+is looked for, so a project that installs its code writes the first. `include` and `exclude` take names of modules (`*`
+for any part), `data` takes globs relative to the file that holds the settings.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import io
+import os
+import pkgutil
 import sys
 import sysconfig
 import tokenize
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
-from pathlib import Path
+from importlib.machinery import ModuleSpec, PathFinder
+from os.path import exists, isfile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from runonce.errors import CodeError, Fault
@@ -49,7 +55,10 @@ class SourceList:
 
 @dataclass(frozen=True)
 class _Settings:
-    folder: Path | None = None
+    """file and table: for messages, the table with a dot behind it. Globs of `data` begin in the file's folder."""
+
+    file: Path = Path()
+    table: str = ""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = NEVER
     data: tuple[str, ...] = ()
@@ -66,25 +75,19 @@ def closure(
     """Everything that `entry_module` may import from the author's packages, parents' `__init__` included.
 
     also: more modules to begin with; those of other packages do not count. packages: the author's top-level names;
-    None: the entry's own, and those reached that are not installed. search: as sys.path, which it is by default.
+    None: those reached that are not installed. The entry's own, and those that `include` names, count in any case.
+    search: as sys.path, which it is by default, so that what is hashed is what an import would load.
     Raises CodeError when the entry or an included module is not there, or a module cannot be read.
     """
+    importlib.invalidate_caches()  # a file that was written a moment ago is there
     walk = _Walk(tuple(search if search is not None else sys.path), packages)
-    own = entry_module.partition(".")[0]
-    walk.packages.setdefault(own, packages is None or own in packages)
     spec = walk.find(entry_module)
-    if spec is None:
-        raise CodeError(
-            Fault(
-                "",
-                f"there is no module {entry_module} here (looked in {', '.join(_shown_path(walk.search))}).",
-                "Start in the folder that holds it, or install the package that does.",
-            )
-        )
-    settings = _read_settings(spec, walk.find(own))
+    if spec is None or not spec.has_location:
+        raise CodeError(_not_there(entry_module, spec, walk.search))
+    walk.packages[entry_module.partition(".")[0]] = True
+    settings = _read_settings(walk, entry_module, spec)
     walk.excluded = settings.exclude
-    walk.add(entry_module)
-    for name in also:
+    for name in (entry_module, *also):
         walk.add(name)
     _include(walk, settings)
     walk.run()
@@ -93,9 +96,21 @@ def closure(
     return SourceList(tuple(sorted(entries.items())), tuple(author), settings.exclude)
 
 
+def _not_there(name: str, spec: ModuleSpec | None, search: Sequence[str]) -> Fault:
+    if spec is not None:
+        return Fault("", f"{name} is a folder without __init__.py.", "Name the module in it that has the class.")
+    own = [path or "." for path in search if not _is_installed(path)]
+    looked = _few(own) or "no folder but those of installed packages"
+    return Fault(
+        "",
+        f"there is no module {name} here (looked in {looked}).",
+        "Start in the folder that holds it, or install the package that does.",
+    )
+
+
 @dataclass
 class _Walk:
-    """Breadth-first over module names; `packages` remembers which top-level names are the author's."""
+    """`packages` remembers which top-level names are the author's, `reached` which of them have modules here."""
 
     search: tuple[str, ...]
     given: Sequence[str] | None
@@ -110,85 +125,99 @@ class _Walk:
     def find(self, name: str) -> ModuleSpec | None:
         """The module's spec, level by level: `importlib.util.find_spec("a.b")` would import a."""
         if name not in self._specs:
-            parent, _, last = name.rpartition(".")
-            above = self.find(parent) if parent else None
-            if parent and (above is None or above.submodule_search_locations is None):
-                self._specs[name] = None
-            else:
-                folders = _folders(above) if above else list(self.search)
-                # By its last name alone: of a longer one a namespace would ask for the imported parent.
-                found = PathFinder.find_spec(last, folders)
-                self._specs[name] = found or (None if parent else _ask_finders(name))
+            parent = name.rpartition(".")[0]
+            places = _places(self.find(parent)) if parent else None
+            self._specs[name] = None if places == [] else _find_spec(name, places, self.search)
         return self._specs[name]
 
     def is_author(self, name: str) -> bool:
         top = name.partition(".")[0]
         if top not in self.packages:
-            if self.given is not None:
-                self.packages[top] = top in self.given
-            else:
-                self.packages[top] = top not in ("runonce", *sys.stdlib_module_names) and not _installed(self.find(top))
+            counts = top in self.given if self.given is not None else not _is_copy(self.find(top))
+            self.packages[top] = counts and top != "runonce"
         return self.packages[top]
 
-    def add(self, name: str) -> bool:
-        """Put a module and its parents on the way; False when it is no module of the author's."""
-        if name in self._seen:
-            return True
-        if not self.is_author(name) or self.find(name) is None:
-            return False
+    def add(self, name: str) -> None:
+        """Put a module on the way, and its parents, which an import runs even where the module is missing."""
+        if name in self._seen or not self.is_author(name):
+            return
         self._seen.add(name)
-        self._waiting.append(name)
-        self.reached.add(name.partition(".")[0])
         parent = name.rpartition(".")[0]
         if parent:
             self.add(parent)
-        return True
+        if self.find(name) is not None:
+            self._waiting.append(name)
+            self.reached.add(name.partition(".")[0])
 
     def run(self) -> None:
         while self._waiting:
             name = self._waiting.pop()
-            if any(fnmatchcase(name, pattern) for pattern in self.excluded):
+            spec = self.find(name)
+            if spec is None or any(fnmatchcase(name, pattern) for pattern in self.excluded):
                 continue
-            data = _data_of(self.find(name))
-            if data is None:
-                continue  # a namespace has no text of its own
-            if isinstance(data, str):
-                self.hashes[name] = hashlib.sha256(data.encode()).hexdigest()
-                for imported in _imports(name, data, self._is_package(name)):
+            content = _content(spec)
+            if isinstance(content, str):
+                self.hashes[name] = hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()
+                for imported in _imports(name, _parse(spec, content), bool(_places(spec))):
                     self.add(imported)
-            else:
-                self.hashes[name] = hashlib.sha256(data).hexdigest()
+                    if imported.endswith(".*"):
+                        self._add_exported(imported[:-2])
+            elif content is not None:  # a namespace has no text of its own
+                self.hashes[name] = hashlib.sha256(content).hexdigest()
 
-    def _is_package(self, name: str) -> bool:
-        spec = self.find(name)
-        return spec is not None and spec.submodule_search_locations is not None
+    def _add_exported(self, package: str) -> None:
+        """`from package import *` imports the modules that `__all__` names."""
+        spec = self.find(package) if self.is_author(package) else None
+        content = _content(spec) if spec is not None and _places(spec) else None
+        if spec is not None and isinstance(content, str):
+            for name in _exported(_parse(spec, content)):
+                self.add(f"{package}.{name}")
 
     def below(self, name: str) -> Iterator[str]:
-        """All modules of a package on the disk, for patterns in `include`."""
-        spec = self.find(name)
-        for folder in _folders(spec):
-            for path in sorted(Path(folder).rglob("*")):
-                parts = path.relative_to(folder).with_suffix("").parts
-                if path.suffix == ".py" and all(part.isidentifier() for part in parts):
-                    yield ".".join((name, *(parts[:-1] if parts[-1] == "__init__" else parts)))
+        """All modules of a package that are there, for patterns in `include`."""
+        places = _places(self.find(name))
+        folders = {path.name for place in places for path in Path(place).glob("*") if path.is_dir()}
+        modules = {info.name for info in pkgutil.iter_modules(places)}
+        for child in sorted(modules | {folder for folder in folders - {"__pycache__"} if folder.isidentifier()}):
+            yield f"{name}.{child}"
+            yield from self.below(f"{name}.{child}")
 
 
-def _folders(spec: ModuleSpec | None) -> list[str]:
-    """Where a package's modules lie. A namespace would work them out anew, from modules that are not imported."""
-    places: Any = spec.submodule_search_locations if spec is not None else None
-    return list(getattr(places, "_path", places) or ())
+def _places(spec: ModuleSpec | None) -> list[str]:
+    """The folders of a package's modules; none for what is no package."""
+    return list((spec.submodule_search_locations if spec is not None else None) or ())
 
 
-def _ask_finders(name: str) -> ModuleSpec | None:
-    """Editable installs put finders of their own into sys.meta_path; a top-level name imports nothing."""
+def _find_spec(name: str, places: list[str] | None, search: Sequence[str]) -> ModuleSpec | None:
+    """Ask the finders as an import would. places: the parent's; None for a top-level name.
+
+    Editable installs have finders of their own. None of them imports the parent: the import system does that.
+    """
     for finder in sys.meta_path:
-        if finder is PathFinder or getattr(finder, "__module__", "").startswith(("_frozen_importlib", "_pytest")):
-            continue
-        find_spec = getattr(finder, "find_spec", None)
-        found: ModuleSpec | None = find_spec(name, None, None) if find_spec is not None else None
+        if finder is PathFinder:
+            found = _find_along(name, search if places is None else places)
+        else:
+            find_spec: Any = getattr(finder, "find_spec", None)
+            found = find_spec(name, places, None) if find_spec is not None else None
         if found is not None:
             return found
     return None
+
+
+def _find_along(name: str, folders: Sequence[str]) -> ModuleSpec | None:
+    """As PathFinder does; but its namespaces would work out their folders from the imported parent."""
+    portions: list[str] = []
+    for folder in folders:
+        finder: Any = pkgutil.get_importer(folder or os.getcwd())
+        found: ModuleSpec | None = finder.find_spec(name) if finder is not None else None
+        if found is not None and found.loader is not None:
+            return found
+        portions += _places(found)
+    if not portions:
+        return None
+    namespace = ModuleSpec(name, None, is_package=True)
+    namespace.submodule_search_locations = portions
+    return namespace
 
 
 @lru_cache(maxsize=1)
@@ -197,31 +226,31 @@ def _installed_folders() -> tuple[Path, ...]:
     return tuple({Path(sysconfig.get_path(name)).resolve() for name in names})
 
 
-def _installed(spec: ModuleSpec | None) -> bool:
-    """Whether a top-level module was installed as a copy, or is a part of Python; unknown ones count as neither."""
+def _is_installed(folder: str) -> bool:
+    """A link from site-packages to a working copy leads out of it."""
+    real = Path(folder).resolve()
+    named = not {"site-packages", "dist-packages"}.isdisjoint(real.parts)
+    return named or any(real.is_relative_to(installed) for installed in _installed_folders())
+
+
+def _is_copy(spec: ModuleSpec | None) -> bool:
+    """Whether a module was installed, or is a part of Python, or is not there; not so if any portion is here."""
     if spec is None:
         return True
-    places = [Path(place) for place in (_folders(spec) or [spec.origin or ""])]
-    return any(
-        {"site-packages", "dist-packages"} & set(place.parts)
-        or any(place.resolve().is_relative_to(folder) for folder in _installed_folders())
-        for place in places
-    )
+    places = _places(spec) or ([str(Path(spec.origin).parent)] if spec.has_location and spec.origin else [])
+    return all(_is_installed(place) for place in places)
 
 
-def _data_of(spec: ModuleSpec | None) -> str | bytes | None:
+def _content(spec: ModuleSpec) -> str | bytes | None:
     """A module's text in one spelling whatever the platform; the bytes of one without text; None for a namespace."""
-    if spec is None or spec.loader is None or spec.origin is None:
+    path = spec.origin
+    if not spec.has_location or path is None:
         return None
-    loader: Any = spec.loader
-    if not hasattr(loader, "get_data") or not hasattr(loader, "get_filename"):
-        return None
-    path = loader.get_filename(spec.name)
     try:
-        data: bytes = loader.get_data(path)
+        data = _read(spec, path)
     except OSError as error:
-        raise CodeError(Fault("", f"{path} cannot be read: {error.strerror}.", "Make it readable.")) from error
-    if isinstance(loader, ExtensionFileLoader) or not path.endswith(".py"):
+        raise CodeError(Fault("", f"{path} cannot be read: {error}.", "Make it readable.")) from error
+    if not path.endswith(".py"):
         return data
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
@@ -230,137 +259,200 @@ def _data_of(spec: ModuleSpec | None) -> str | bytes | None:
         raise CodeError(
             Fault("", f"{path} is no text that Python could read: {error}.", "Save it as UTF-8.")
         ) from error
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _imports(name: str, text: str, is_package: bool) -> Iterator[str]:
-    """Every module that an import statement may mean, wherever it stands; of `from a import b` also `a.b`."""
+def _read(spec: ModuleSpec, path: str) -> bytes:
+    """Through the loader where it can, as a zip needs it."""
+    get_data: Any = getattr(spec.loader, "get_data", None)
+    data: bytes = get_data(path) if get_data is not None else Path(path).read_bytes()
+    return data
+
+
+def _parse(spec: ModuleSpec, text: str) -> ast.Module:
     try:
-        tree = ast.parse(text)
-    except SyntaxError as error:
-        raise CodeError(
-            Fault("", f"module {name}, line {error.lineno}, is no Python: {error.msg}.", "Mend the module.")
-        ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are told when the module is imported
+            return ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        line, message = (error.lineno, error.msg) if isinstance(error, SyntaxError) else (1, str(error))
+        what = f"module {spec.name}, line {line}, is no Python: {message} ({spec.origin})."
+        raise CodeError(Fault("", what, "Mend the module.")) from error
+
+
+def _imports(name: str, tree: ast.Module, is_package: bool) -> Iterator[str]:
+    """Every module that an import statement may mean, wherever it stands; of `from a import b` also `a.b`."""
     package = name.split(".") if is_package else name.split(".")[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
+            above = package[: max(0, len(package) - node.level + 1)] if node.level else []
             if node.level and not above:
                 continue  # would fail at run time too
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+            yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _read_settings(entry: ModuleSpec, top: ModuleSpec | None) -> _Settings:
-    places = _folders(top)
-    for place in places:
-        path = Path(place) / SETTINGS_IN_PACKAGE
-        if path.is_file():
-            return _parse_settings(_toml(path), path)
-    origin = entry.origin or (places[0] if places else "")
-    for folder in Path(origin).absolute().parents:
-        path = folder / "pyproject.toml"
-        if path.is_file():
-            table = _toml(path).get("tool", {}).get("runonce", {}).get("code", {})
-            return _parse_settings(table, path)
+def _exported(tree: ast.Module) -> Iterator[str]:
+    """The texts that are put into `__all__`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target]
+        else:
+            continue
+        if node.value is not None and any(isinstance(one, ast.Name) and one.id == "__all__" for one in targets):
+            parts = (part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant))
+            yield from (part for part in parts if isinstance(part, str))
+
+
+def _read_settings(walk: _Walk, entry_module: str, entry: ModuleSpec) -> _Settings:
+    parts = entry_module.split(".")
+    for length in range(1, len(parts) + 1):
+        package = walk.find(".".join(parts[:length]))
+        for place in _places(package):
+            path = os.path.join(place, SETTINGS_IN_PACKAGE)
+            try:
+                data = _read(package, path) if package is not None else b""
+            except PermissionError as error:
+                raise CodeError(Fault("", f"{path} cannot be read: {error}.", "Make it readable.")) from error
+            except OSError:
+                continue
+            return _parse_settings(_toml(data, path), Path(path))
+    if _is_copy(entry):
+        return _Settings()
+    for folder in Path(entry.origin or "").absolute().parents:
+        pyproject = folder / "pyproject.toml"
+        if pyproject.is_file():
+            return _from_pyproject(_toml(pyproject.read_bytes(), str(pyproject)), pyproject)
     return _Settings()
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _toml(data: bytes, path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return tomllib.loads(data.decode())
+    except ValueError as error:
         raise CodeError(Fault("", f"{path} cannot be read: {error}.", "Mend it.")) from error
 
 
-def _parse_settings(table: Any, path: Path) -> _Settings:
-    faults = []
-    lead = f"{path}: tool.runonce.code" if path.name == "pyproject.toml" else str(path)
+def _from_pyproject(value: dict[str, Any], path: Path) -> _Settings:
+    table: Any = value
+    for name in ("tool", "runonce", "code"):
+        table = table.get(name, {}) if isinstance(table, dict) else table
     if not isinstance(table, dict):
-        raise CodeError(Fault(lead, "is no table.", "Write include = [\u2026] in it."))
-    for name, value in table.items():
+        fix = "Write [tool.runonce.code], and include = […] below it."
+        raise CodeError(Fault("tool.runonce.code", f"is no table in {path}.", fix))
+    return _parse_settings(table, path, "tool.runonce.code.")
+
+
+def _parse_settings(value: dict[str, Any], file: Path, table: str = "") -> _Settings:
+    faults = []
+    for name, given in value.items():
         if name not in _SETTINGS:
-            faults.append(Fault(f"{lead}.{name}", "is no setting.", near(name, _SETTINGS)))
-        elif not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-            faults.append(Fault(f"{lead}.{name}", f"is {value!r}; a list of texts is meant."))
+            faults.append(Fault(table + name, f"is no setting ({file}).", near(name, _SETTINGS)))
+        elif not isinstance(given, list) or not all(isinstance(entry, str) for entry in given):
+            faults.append(Fault(table + name, f"is {given!r}; a list of texts is meant ({file})."))
     if faults:
         raise CodeError(*faults)
     return _Settings(
-        path.parent,
-        tuple(table.get("include", ())),
-        (*NEVER, *table.get("exclude", ())),
-        tuple(table.get("data", ())),
+        file,
+        table,
+        tuple(value.get("include", ())),
+        (*NEVER, *value.get("exclude", ())),
+        tuple(value.get("data", ())),
     )
 
 
 def _include(walk: _Walk, settings: _Settings) -> None:
     faults = []
-    for pattern in settings.include:
-        walk.packages.setdefault(
-            pattern.partition(".")[0], walk.given is None or pattern.partition(".")[0] in walk.given
-        )
-        if "*" in pattern:
-            start = pattern.partition("*")[0].rpartition(".")[0]
-            found = [name for name in walk.below(start) if fnmatchcase(name, pattern)] if start else []
-        else:
+    for position, pattern in enumerate(settings.include):
+        start = pattern.partition("*")[0].rpartition(".")[0]
+        if "*" not in pattern:
             found = [pattern] if walk.find(pattern) is not None else []
+        else:
+            found = [name for name in walk.below(start) if fnmatchcase(name, pattern)] if start else []
         if not found:
-            faults.append(Fault(f"include: {pattern}", "is no module here.", "Correct or remove it."))
+            what = f"is {pattern}, and there is no such module here ({settings.file})."
+            faults.append(Fault(f"{settings.table}include[{position}]", what, "Correct or remove it."))
         for name in found:
+            walk.packages[name.partition(".")[0]] = True
             walk.add(name)
     if faults:
         raise CodeError(*faults)
 
 
 def _data(settings: _Settings) -> dict[str, str]:
-    if not settings.data or settings.folder is None:
-        return {}
-    return {f"data:{name}": sha256 for name, sha256 in _globbed(settings.data, settings.folder, "data")}
+    globbed = _globbed(settings.data, settings.file.parent, f"{settings.table}data")
+    return {f"data:{name}": sha256 for name, sha256 in globbed}
 
 
 def command_digest(globs: Sequence[str], root: Path) -> str:
-    """Over sorted POSIX path (relative to `root`) and sha256 of each file that a glob names. Raises CodeError."""
+    """Over sorted POSIX path (relative to `root`) and sha256 of each file that a glob names. Raises CodeError.
+
+    `**` stands for folders in any depth, those behind links left out, and at the end for all files below.
+    """
     return digest([list(entry) for entry in _globbed(globs, root, "spec.code")])
 
 
-def _globbed(globs: Sequence[str], root: Path, what: str) -> list[tuple[str, str]]:
-    """Files by name; a link counts as what it leads to, a folder not at all."""
+def _globbed(globs: Sequence[str], root: Path, where: str) -> list[tuple[str, str]]:
+    """Files by name; a link counts as the file that it leads to, folders and Python's caches not at all."""
     found: dict[str, str] = {}
     faults = []
     for position, glob in enumerate(globs):
-        where = f"{what}[{position}]"
-        if not glob or glob.startswith("/") or ".." in Path(glob).parts:
-            faults.append(Fault(where, f"is {glob!r}, which leads out of {root}.", "Write a path below it."))
+        place = f"{where}[{position}]"
+        fault = _check_glob(glob, root)
+        if fault is not None:
+            faults.append(Fault(place, *fault))
             continue
-        paths = [path for path in root.glob(glob) if path.is_file()]
+        paths = _matches(glob, root)
         if not paths:
-            faults.append(Fault(where, f"names no file: {glob!r}, below {root}.", "Correct or remove it."))
+            faults.append(Fault(place, f"names no file: {glob!r}, below {root}.", "Correct or remove it."))
         for path in paths:
+            name = path.relative_to(root).as_posix()
             try:
-                data = path.read_bytes()
+                name.encode()
+                with path.open("rb") as file:
+                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as error:
-                faults.append(Fault(where, f"names {path}, which cannot be read: {error.strerror}."))
-                continue
-            found[path.relative_to(root).as_posix()] = hashlib.sha256(data).hexdigest()
+                what = f"names {path}, which cannot be read: {error.strerror}."
+                faults.append(Fault(place, what, "Make it readable, or name other files."))
+            except UnicodeEncodeError:
+                faults.append(Fault(place, f"names {name!r}, whose name is no UTF-8.", "Rename the file."))
     if faults:
         raise CodeError(*faults)
     return sorted(found.items())
 
 
+def _check_glob(glob: str, root: Path) -> tuple[str, str] | None:
+    parts = PurePosixPath(glob).parts
+    if not parts or glob.startswith("/") or ".." in parts:
+        return f"is {glob!r}, which is no path below {root}.", "Write one."
+    if "\0" in glob or any("**" in part and part != "**" for part in parts):
+        return f"is {glob!r}; ** stands for whole folders.", "Write it between slashes."
+    return None
+
+
+def _matches(glob: str, root: Path) -> list[Path]:
+    last = PurePosixPath(glob).name
+    paths = root.glob(f"{glob.rstrip('/')}/*" if last == "**" else glob)  # Pythons differ about a last **
+    # What is not there is a link that leads nowhere: reading it will tell. A pipe would not let itself be read.
+    return [path for path in paths if "__pycache__" not in path.parts and (isfile(path) or not exists(path))]
+
+
 def unhashed(modules: Mapping[str, Any], listed: SourceList) -> list[str]:
-    """Imported modules of the author's packages that the digest does not cover."""
+    """Imported modules of the author's packages that the digest does not cover, by the name of their file."""
     known = {name for name, _ in listed.modules}
-    return sorted(
-        name
-        for name, module in modules.items()
-        if name.partition(".")[0] in listed.packages
-        and name not in known
-        and getattr(getattr(module, "__spec__", None), "origin", None) not in (None, "namespace")
-        and not any(fnmatchcase(name, pattern) for pattern in listed.excluded)
-    )
+    found = set()
+    for imported, module in list(modules.items()):  # another thread may import meanwhile
+        if imported.partition(".")[0] in listed.packages:
+            spec = getattr(module, "__spec__", None)
+            name = getattr(spec, "name", imported)  # a module may stand there under a second name too
+            if getattr(spec, "origin", None) is not None and name.partition(".")[0] in listed.packages:
+                found.add(name)
+    return sorted(name for name in found - known if not any(fnmatchcase(name, pattern) for pattern in listed.excluded))
 
 
 def explain_mismatch(wanted: SourceList, found: SourceList) -> str:
@@ -377,8 +469,3 @@ def explain_mismatch(wanted: SourceList, found: SourceList) -> str:
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def _shown_path(search: Iterable[str]) -> list[str]:
-    own = [path or "." for path in search if "python3" not in path and not path.endswith(".zip")]
-    return own[:3] or ["no folder"]

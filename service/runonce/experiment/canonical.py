@@ -28,8 +28,8 @@ _quote = json.JSONEncoder(ensure_ascii=False).encode
 def canonical(value: Any) -> bytes:
     """RFC 8785 bytes of a JSON value.
 
-    Raises ValueError for nan, inf, lone surrogates, and what is no JSON. Depth is the caller's to bound, and so
-    are integers: from 2**53 on no double has their value, and RFC 8785 no text.
+    Raises ValueError or TypeError for nan, inf, lone surrogates and objects. The caller sees to it that lists are
+    lists and keys are text, that depth is bounded, and integers too: from 2**53 on RFC 8785 has no text for them.
     """
     text: str = _encode(value)
     # Sorting by code points and by UTF-16 units is one thing for ASCII; for the rest the slow way is sure.
