@@ -7,9 +7,11 @@ import subprocess
 import sys
 import types
 import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
 
 import pytest
+
 from runonce.author.source import SourceList, closure, command_digest, explain_mismatch, unhashed
 from runonce.author.version import named_modules
 from runonce.errors import CodeError
@@ -56,7 +58,13 @@ def test_a_single_file_module(code):
 
 
 def test_a_sibling_package_counts_with_the_inits_of_its_parents(code):
-    folder = code(main="import other.deep.leaf", other____init__="", other__deep____init__="", other__deep__leaf="", other__deep__unused="")
+    folder = code(
+        main="import other.deep.leaf",
+        other____init__="",
+        other__deep____init__="",
+        other__deep__leaf="",
+        other__deep__unused="",
+    )
     found = listed(folder, "main")
     assert names(found) == ["main", "other", "other.deep", "other.deep.leaf", "runonce:engine"]
     assert found.packages == ("main", "other")
@@ -75,6 +83,8 @@ def test_a_namespace_package_has_no_text_of_its_own(code):
         ("from pkg.a import x", ["pkg.a"]),
         ("from pkg import a as b, c", ["pkg.a", "pkg.c"]),
         ("from pkg.a import *", ["pkg.a"]),
+        ("from .sub import *", ["pkg.sub", "pkg.sub.leaf"]),
+        ("import pkg.sub.missing", ["pkg.sub"]),
         ("from . import a", ["pkg.a"]),
         ("from .a import x", ["pkg.a"]),
         ("from .sub import leaf", ["pkg.sub", "pkg.sub.leaf"]),
@@ -88,7 +98,12 @@ def test_a_namespace_package_has_no_text_of_its_own(code):
 )
 def test_every_kind_of_import_statement_is_followed(code, statement, reached):
     folder = code(
-        pkg____init__="", pkg__main=statement, pkg__a="x = 1", pkg__c="", pkg__sub____init__="", pkg__sub__leaf=""
+        pkg____init__="",
+        pkg__main=statement,
+        pkg__a="x = 1",
+        pkg__c="",
+        pkg__sub____init__="__all__ = ['leaf', 'x']\nx = 1",
+        pkg__sub__leaf="",
     )
     assert names(listed(folder, "pkg.main")) == sorted(["pkg", "pkg.main", "runonce:engine", *reached])
 
@@ -96,6 +111,39 @@ def test_every_kind_of_import_statement_is_followed(code, statement, reached):
 def test_a_relative_import_in_a_package_is_relative_to_it(code):
     folder = code(pkg____init__="from .a import x", pkg__a="from .b import y", pkg__b="")
     assert names(listed(folder, "pkg")) == ["pkg", "pkg.a", "pkg.b", "runonce:engine"]
+
+
+def test_a_relative_import_from_above_the_package_reaches_nothing(code):
+    folder = code(
+        a____init__="",
+        a__b____init__="",
+        a__b__c____init__="",
+        a__b__c__main="from ..... import x",
+        a__x="",
+        a__b__x="",
+    )
+    assert names(listed(folder, "a.b.c.main")) == ["a", "a.b", "a.b.c", "a.b.c.main", "runonce:engine"]
+
+
+def test_namespaces_in_namespaces_and_over_several_folders_are_found(code, tmp_path):
+    folder = code(main="import space.inner.leaf, space.inner.other", space__inner__leaf="x = 1")
+    more = tmp_path / "more"
+    (more / "space" / "inner").mkdir(parents=True)
+    (more / "space" / "inner" / "other.py").write_text("")
+    found = closure("main", search=[str(folder), str(more)], engine=ENGINE)
+    assert names(found) == ["main", "runonce:engine", "space.inner.leaf", "space.inner.other"]
+
+
+def test_a_namespace_counts_as_the_authors_if_any_part_of_it_lies_here(code, tmp_path):
+    folder = code(main="import space.mine", space__mine="")
+    (tmp_path / "site-packages" / "space" / "theirs").mkdir(parents=True)
+    search = [str(tmp_path / "site-packages"), str(folder)]
+    assert closure("main", search=search, engine=ENGINE).packages == ("main", "space")
+
+
+def test_a_module_with_the_name_of_one_of_pythons_counts_where_it_would_be_imported(code):
+    folder = code(main="import profile, sys, os", profile="x = 1", sys="", os="")
+    assert names(listed(folder, "main")) == ["main", "profile", "runonce:engine"]
 
 
 def test_modules_that_import_each_other(code):
@@ -146,12 +194,25 @@ def test_a_link_counts_as_what_it_leads_to(code, tmp_path):
     assert listed(folder, "main").digest() == before
 
 
+def test_a_package_that_is_linked_into_site_packages_is_the_authors(code, tmp_path):
+    folder = code(main="import linked")
+    (tmp_path / "work" / "linked").mkdir(parents=True)
+    (tmp_path / "work" / "linked" / "__init__.py").write_text("")
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "linked").symlink_to(tmp_path / "work" / "linked")
+    found = closure("main", search=[str(folder), str(tmp_path / "site-packages")], engine=ENGINE)
+    assert found.packages == ("linked", "main")
+
+
 def test_code_in_a_zip_has_the_same_version(code, tmp_path):
-    folder = code(pkg____init__="", pkg__main="from . import a", pkg__a="x = 1")
+    folder = code(pkg____init__="", pkg__main="from . import a", pkg__a="x = 1", pkg__plugins____init__="")
+    code(pkg__plugins__one="")
+    (folder / "pkg" / "runonce-code.toml").write_text('include = ["pkg.plugins.*"]')
     with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
-        for path in folder.rglob("*.py"):
+        for path in folder.rglob("*.*"):
             archive.write(path, path.relative_to(folder))
     found = closure("pkg.main", search=[str(tmp_path / "code.zip")], engine=ENGINE)
+    assert names(found) == ["pkg", "pkg.a", "pkg.main", "pkg.plugins", "pkg.plugins.one", "runonce:engine"]
     assert found.digest() == listed(folder, "pkg.main").digest()
 
 
@@ -165,6 +226,22 @@ def test_an_installed_copy_has_the_version_of_the_working_copy(code, tmp_path):
     (site / "yours.py").write_text("somebody else's")
     assert here.packages == ("pkg", "shared")
     assert listed(site, "pkg.main", packages=here.packages).digest() == here.digest()
+
+
+def test_an_installed_copy_does_not_read_the_settings_of_the_project_around_it(code, tmp_path):
+    folder = code(pkg____init__="", pkg__hidden="")
+    site = tmp_path / "lib" / "site-packages"
+    site.parent.mkdir()
+    folder.rename(site)
+    (tmp_path / "pyproject.toml").write_text('[tool.runonce.code]\ninclude = ["pkg.hidden"]\n')
+    assert names(listed(site, "pkg")) == ["pkg", "runonce:engine"]
+
+
+@pytest.mark.parametrize("packages", [["other"], []])
+def test_the_entrys_own_package_counts_whatever_codepackages_says(code, packages):
+    folder = code(pkg____init__="import other", other="")
+    expected = [name for name in ("other", "pkg", "runonce:engine") if name != "other" or packages]
+    assert names(listed(folder, "pkg", packages=packages)) == expected
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +303,42 @@ def test_an_editable_install_by_a_finder_is_found(wheel):
     assert done.stdout.strip() == here.digest(), done.stderr
 
 
+MAPPED = """
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+class Packages:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return spec_from_file_location(name, {where!r} + "/__init__.py") if name == "space.wheeled" else None
+class Namespaces:
+    @staticmethod
+    def hook(path):
+        if path != "__editable__":
+            raise ImportError
+        return Namespaces
+    @staticmethod
+    def find_spec(name, target=None):
+        if name == "space":
+            spec = ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = ["__editable__"]
+            return spec
+sys.meta_path.append(Packages)
+sys.path_hooks.append(Namespaces.hook)
+sys.path.append("__editable__")
+from runonce.author.source import closure
+print([name for name, _ in closure("space.wheeled.main", engine=1).modules], "space" in sys.modules)
+"""
+
+
+def test_an_editable_install_that_maps_a_package_in_a_namespace_is_found(wheel):
+    folder, _ = wheel
+    text = MAPPED.format(where=str(folder / "src" / "wheeled"))
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd="/")
+    expected = ["runonce:engine", "space.wheeled", "space.wheeled.a", "space.wheeled.main"]
+    assert done.stdout.strip() == f"{expected} False", done.stderr
+
+
 def test_the_version_file_of_a_build_tool_does_not_count(code):
     folder = code(pkg____init__="from ._version import version", pkg___version="version = 1")
     (folder / "pkg" / "_version.py").write_text("version = 1")
@@ -242,7 +355,9 @@ def test_a_generated_file_counts_from_when_it_is_there(code):
 
 
 def test_a_dynamic_import_is_seen_when_it_was_made_and_the_setting_covers_it(code):
-    folder = code(pkg____init__="import importlib", pkg__plugins____init__="", pkg__plugins__one="", pkg__plugins__two="")
+    folder = code(
+        pkg____init__="import importlib", pkg__plugins____init__="", pkg__plugins__one="", pkg__plugins__two=""
+    )
     loaded = {name: _loaded(name) for name in ("pkg", "pkg.plugins", "pkg.plugins.one", "json", "runonce")}
     assert unhashed(loaded, listed(folder, "pkg")) == ["pkg.plugins", "pkg.plugins.one"]
     (folder / "pyproject.toml").write_text('[tool.runonce.code]\ninclude = ["pkg.plugins.*"]\n')
@@ -253,7 +368,7 @@ def test_a_dynamic_import_is_seen_when_it_was_made_and_the_setting_covers_it(cod
 
 def _loaded(name: str) -> types.ModuleType:
     module = types.ModuleType(name)
-    module.__spec__ = types.SimpleNamespace(origin=f"/{name}.py")
+    module.__spec__ = ModuleSpec(name, None, origin=f"/{name}.py")
     return module
 
 
@@ -261,8 +376,27 @@ def test_a_namespace_and_an_excluded_module_are_not_missed(code):
     folder = code(pkg____init__="")
     found = listed(folder, "pkg")
     space = types.ModuleType("pkg.space")
-    space.__spec__ = types.SimpleNamespace(origin=None)
+    space.__spec__ = ModuleSpec("pkg.space", None)
     assert unhashed({"pkg.space": space, "pkg._version": _loaded("pkg._version")}, found) == []
+
+
+def test_a_module_under_a_second_name_is_missed_by_its_own_alone(code):
+    found = listed(code(pkg____init__="from . import a", pkg__a="", pkg__b=""), "pkg")
+    loaded = {"pkg.alias": _loaded("pkg.a"), "pkg.second": _loaded("pkg.b"), "pkg.np": _loaded("numpy")}
+    assert unhashed(loaded, found) == ["pkg.b"]
+
+
+def test_a_module_that_warns_when_it_is_compiled_is_read(code):
+    assert names(listed(code(main="x = '\\d'"), "main")) == ["main", "runonce:engine"]
+
+
+def test_included_modules_may_be_of_another_package_and_lie_in_folders_without_an_init(code):
+    folder = code(pkg____init__="", other__plugins__deep__one="", other__two="")
+    (folder / "pyproject.toml").write_text('[tool.runonce.code]\ninclude = ["other.plugins.*"]\n')
+    found = listed(folder, "pkg")
+    assert names(found) == ["other.plugins.deep.one", "pkg", "runonce:engine"]
+    assert listed(folder, "pkg", packages=found.packages).digest() == found.digest()
+    assert listed(folder, "pkg", packages=["pkg"]).digest() == found.digest()
 
 
 def test_settings_exclude_modules_and_count_data_files(code):
@@ -285,12 +419,13 @@ def test_settings_in_the_package_go_with_its_wheel_and_win(code):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('includes = ["pkg.a"]', "tool.runonce.code.includes: is no setting. Did you mean include"),
+        ('includes = ["pkg.a"]', "tool.runonce.code.includes: is no setting ("),
         ('include = "pkg.a"', "tool.runonce.code.include: is 'pkg.a'; a list of texts is meant"),
-        ('include = ["pkg.nowhere"]', "include: pkg.nowhere: is no module here"),
-        ('include = ["pkg.no*"]', "include: pkg.no*: is no module here"),
+        ('include = ["pkg.nowhere"]', "tool.runonce.code.include[0]: is pkg.nowhere, and there is no such module here"),
+        ('include = ["pkg.no*"]', "tool.runonce.code.include[0]: is pkg.no*, and there is no such module here"),
         ('data = ["*.csv"]', "data[0]: names no file: '*.csv'"),
-        ('data = ["../*"]', "which leads out of"),
+        ('data = ["../*"]', "which is no path below"),
+        ('data = ["*.csv"]\nexclude = [1]', "tool.runonce.code.exclude: is [1]; a list of texts is meant"),
         ("include = [", "cannot be read"),
     ],
 )
@@ -302,19 +437,37 @@ def test_settings_that_cannot_be_are_refused(code, text, message):
     assert message in str(caught.value)
 
 
-def test_an_entry_that_is_not_there_says_where_was_looked(code):
+@pytest.mark.parametrize("text", ["[tool]\nrunonce = 1", "[tool.runonce]\ncode = []"])
+def test_settings_that_are_no_table_are_refused(code, text):
+    folder = code(pkg____init__="")
+    (folder / "pyproject.toml").write_text(text)
+    with pytest.raises(CodeError, match="is no table in"):
+        listed(folder, "pkg")
+
+
+def test_a_folder_is_no_entry(code):
+    with pytest.raises(CodeError, match="space is a folder without __init__"):
+        listed(code(space__main=""), "space")
+
+
+def test_an_entry_that_is_not_there_says_where_was_looked(code, tmp_path):
     with pytest.raises(CodeError) as caught:
         listed(code(main=""), "nowhere.main")
-    assert "there is no module nowhere.main here (looked in" in str(caught.value)
+    message = str(caught.value)
+    assert f"there is no module nowhere.main here (looked in {tmp_path / 'code'})" in message
+    assert "Start in the folder that holds it" in message
 
 
-@pytest.mark.parametrize(("data", "message"), [(b"def (", "module main, line 1, is no Python"), (b"\xff", "is no text that Python")])
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"def (", "module main, line 1, is no Python"), (b"\xff", "is no text that Python")]
+)
 def test_a_module_that_python_could_not_read_is_named(code, data, message):
     folder = code(main="")
     (folder / "main.py").write_bytes(data)
     with pytest.raises(CodeError) as caught:
         listed(folder, "main")
     assert message in str(caught.value)
+    assert str(folder / "main.py") in str(caught.value)
 
 
 def test_types_in_parameters_count_with_their_modules(code):
@@ -331,10 +484,8 @@ def test_the_engine_counts(code):
 
 
 def test_extension_modules_count_by_their_bytes(code):
-    import importlib.machinery
-
     folder = code(main="import fast")
-    binary = folder / f"fast{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    binary = folder / f"fast{EXTENSION_SUFFIXES[0]}"
     binary.write_bytes(b"one")
     before = listed(folder, "main")
     assert names(before) == ["fast", "main", "runonce:engine"]
@@ -365,10 +516,43 @@ def test_a_command_counts_the_files_that_its_globs_name(tmp_path):
     assert command_digest(["*.sh", "src/**/*.c"], tmp_path) != before
 
 
+def test_two_stars_at_the_end_name_all_files_below_and_no_caches(tmp_path):
+    (tmp_path / "src" / "deep" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "src" / "deep" / "__pycache__" / "a.cpython-311.pyc").write_text("")
+    (tmp_path / "src" / "deep" / "a.py").write_text("")
+    (tmp_path / "src" / "b.py").write_text("")
+    assert command_digest(["src/**"], tmp_path) == command_digest(["src/b.py", "src/deep/a.py"], tmp_path)
+
+
+def test_a_link_to_a_file_counts_as_the_file_and_folders_and_pipes_not_at_all(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.py").write_text("x = 1")
+    before = command_digest(["one/*"], tmp_path)
+    (tmp_path / "one" / "a.py").rename(tmp_path / "real.py")
+    (tmp_path / "one" / "a.py").symlink_to(tmp_path / "real.py")
+    (tmp_path / "one" / "folder").mkdir()
+    os.mkfifo(tmp_path / "one" / "pipe")
+    assert command_digest(["one/*"], tmp_path) == before
+
+
+def test_folders_behind_links_are_not_searched(tmp_path):
+    (tmp_path / "a.py").write_text("")
+    before = command_digest(["**/*.py"], tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert command_digest(["**/*.py"], tmp_path) == before
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    (tmp_path / "run.sh").symlink_to(tmp_path / "gone.sh")
+    with pytest.raises(CodeError, match=r"names .*run\.sh, which cannot be read: No such file"):
+        command_digest(["*.sh"], tmp_path)
+
+
 def test_globs_that_name_nothing_or_lead_out_are_refused_together(tmp_path):
+    globs = ["*.sh", "/etc/passwd", "../x", "", ".", "a/**b", "a\0"]
     with pytest.raises(CodeError) as caught:
-        command_digest(["*.sh", "/etc/passwd", "../x", ""], tmp_path)
-    assert [fault.path for fault in caught.value.faults] == [f"spec.code[{i}]" for i in range(4)]
+        command_digest(globs, tmp_path)
+    assert [fault.path for fault in caught.value.faults] == [f"spec.code[{i}]" for i in range(len(globs))]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything, so no file is unreadable for it")

@@ -99,7 +99,7 @@ def closure(
 def _not_there(name: str, spec: ModuleSpec | None, search: Sequence[str]) -> Fault:
     if spec is not None:
         return Fault("", f"{name} is a folder without __init__.py.", "Name the module in it that has the class.")
-    own = [path or "." for path in search if not _is_installed(path)]
+    own = [path or "." for path in search if exists(path or ".") and not _is_installed(path)]
     looked = _few(own) or "no folder but those of installed packages"
     return Fault(
         "",
@@ -428,9 +428,9 @@ def _globbed(globs: Sequence[str], root: Path, where: str) -> list[tuple[str, st
 
 def _check_glob(glob: str, root: Path) -> tuple[str, str] | None:
     parts = PurePosixPath(glob).parts
-    if not parts or glob.startswith("/") or ".." in parts:
+    if not parts or glob.startswith("/") or ".." in parts or "\0" in glob:
         return f"is {glob!r}, which is no path below {root}.", "Write one."
-    if "\0" in glob or any("**" in part and part != "**" for part in parts):
+    if any("**" in part and part != "**" for part in parts):
         return f"is {glob!r}; ** stands for whole folders.", "Write it between slashes."
     return None
 
@@ -439,7 +439,8 @@ def _matches(glob: str, root: Path) -> list[Path]:
     last = PurePosixPath(glob).name
     paths = root.glob(f"{glob.rstrip('/')}/*" if last == "**" else glob)  # Pythons differ about a last **
     # What is not there is a link that leads nowhere: reading it will tell. A pipe would not let itself be read.
-    return [path for path in paths if "__pycache__" not in path.parts and (isfile(path) or not exists(path))]
+    counted = (path for path in paths if "__pycache__" not in path.relative_to(root).parts)
+    return [path for path in counted if isfile(path) or not exists(path)]
 
 
 def unhashed(modules: Mapping[str, Any], listed: SourceList) -> list[str]:
