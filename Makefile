@@ -34,7 +34,7 @@ check: $(VENV)/ready ## style, types, imports, licences
 	  --allow-only "MIT;Apache;BSD;ISC;Python Software Foundation;PSF;MPL" > /dev/null
 
 bench: $(VENV)/ready ## ratios of docs/benchmarks.md
-	$(RUN) pytest -q -s -p no:xdist -o python_files='bench_*.py' tests/benchmarks
+	@for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 prove: $(VENV)/ready ## the long proofs: thousands of generated files
 	RUNONCE_CASES=20000 $(RUN) pytest -q -m "slow or not slow" tests/unit/test_document.py

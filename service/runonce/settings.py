@@ -20,13 +20,14 @@ class Settings:
         return self.home / "jobs"
 
     @property
-    def results(self) -> Path:
-        return self.home / "results"
-
-    @property
     def sources(self) -> Path:
         """Module lists by code digest, so that a mismatch can name the modules."""
         return self.home / "sources"
+
+    @property
+    def known(self) -> Path:
+        """What files said, by their digest; see cli.known."""
+        return self.home / "known"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:

@@ -27,12 +27,13 @@ FLAT = {
 
 
 def values(base: type) -> dict[str, Any]:
-    """One instance a row; the inner classes are put where their names lead."""
+    """One instance a row; the inner classes lie in a module of their own, where their names lead."""
     inner = D.make_dataclass("Inner", [(f"f{i}", Any, D.field(default=i / 4)) for i in range(1000)])
     leaf = D.make_dataclass("Leaf", [("a", int, 0), ("b", float, 0.5), ("c", str, "")])
+    home = sys.modules[f"of_{base.__module__}"] = types.ModuleType(f"of_{base.__module__}")
     for cls in (inner, leaf):
-        cls.__module__ = __name__
-        setattr(sys.modules[__name__], cls.__name__, cls)
+        cls.__module__ = home.__name__
+        setattr(home, cls.__name__, cls)
 
     def params(name: str, **fields: Any) -> Any:
         made = D.make_dataclass(name, [(key, Any, D.field(default=None)) for key in fields], bases=(base,))
@@ -71,9 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Names of types lead to a module; that of a script would be __main__.
-    module = types.ModuleType("bench_params_hash")
-    sys.modules[module.__name__] = module
-    __name__ = module.__name__
-    sys.modules[__name__].__dict__.update(globals())
     main()

@@ -16,7 +16,7 @@ _COMMANDS = {
     "key": "look",
     "plan": "look",
     "render": "look",
-    "explain": "look",
+    "explain": "explain",
     "version": "look",
 }
 

@@ -9,20 +9,14 @@ from typing import Any
 import click
 
 from runonce import __version__
-from runonce.cli.target import Located, completed, locate, modules_here, target_options
+from runonce.cli.explain import difference_text, differences_json
+from runonce.cli.options import json_option, open_given, store_option, target_options
+from runonce.cli.target import Located, completed, locate, modules_here
 from runonce.errors import InputError
-from runonce.experiment.key import Difference, params_hash
+from runonce.experiment.key import params_hash
 from runonce.settings import Settings
 from runonce.store.backend import Backend
 from runonce.store.commit import probe
-from runonce.store.url import open_store
-
-json_option = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-store_option = click.option("--store", metavar="STORE", help="Folder of results, as for run.")
-
-
-def _backend(store: str | None) -> Backend:
-    return open_store(store or Settings.from_env().store)
 
 
 def _dump(values: Sequence[Any]) -> None:
@@ -98,7 +92,7 @@ def _text(value: Any) -> str:
 @json_option
 def plan(target: str, params: Sequence[str], store: str | None, output: str) -> None:
     """What `run` would do: hits, misses and why, processes and GPUs."""
-    backend = _backend(store)
+    backend = open_given(store)
     plans: list[dict[str, Any]] = []
     for located in locate(target, params):
         modules_here(located, Settings.from_env().sources)
@@ -134,7 +128,7 @@ def _plan(located: Located, mode: str, backend: Backend) -> dict[str, Any]:
         form = dict(located.spec.hash_form(mode))
         earlier = nearest_earlier(backend, located.name, parts.to_json(), form, cache_key=key_)
         if earlier is not None:
-            planned["nearest"] = {"cacheKey": earlier.cache_key, "differences": _differences_json(earlier.found)}
+            planned["nearest"] = {"cacheKey": earlier.cache_key, "differences": differences_json(earlier.found)}
     try:
         located.spec.shape(mode)
     except InputError as error:
@@ -153,7 +147,7 @@ def _plan_text(planned: Mapping[str, Any]) -> str:
     if "message" in planned:
         text += f"  ({planned['message']})"
     if "nearest" in planned:
-        shown = "; ".join(_difference_text(entry) for entry in planned["nearest"]["differences"])
+        shown = "; ".join(difference_text(entry) for entry in planned["nearest"]["differences"])
         text += f"\n         nearest earlier result {planned['nearest']['cacheKey'][:12]}: {shown}"
     if "onACluster" in planned:
         text += f"\n         refused on a cluster: {planned['onACluster']}"
@@ -189,113 +183,6 @@ def render(target: str | None, file: str | None, params: Sequence[str], output: 
         _dump(resources)
     else:
         click.echo(write_documents(resources), nl=False)
-
-
-# --- explain ------------------------------------------------------------------------------------------------
-
-
-@click.command()
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B", required=False)
-@store_option
-@json_option
-def explain(first: str, second: str | None, store: str | None, output: str) -> None:
-    """Which parts make the keys of A and B differ; of A alone: why it is no hit.
-
-    A and B are each a file, module:Class, or the cache key of a result.
-    """
-    backend = _backend(store)
-    ones = _keyed(first, backend)
-    others = _keyed(second, backend) if second is not None else _earlier(ones, backend, first)
-    modes = {
-        mode: {
-            "cacheKeys": [one["cacheKey"], others[mode]["cacheKey"]],
-            "differences": _differences_json(_compare(one, others[mode])),
-        }
-        for mode, one in ones.items()
-        if mode in others
-    }
-    if output == "json":
-        click.echo(json.dumps({"modes": modes}, indent=2))
-        return
-    if not modes:
-        click.echo("no earlier result to compare with" if second is None else "no mode is in both")
-    for mode, entry in modes.items():
-        one_key, other_key = (key_[:12] for key_ in entry["cacheKeys"])
-        same = entry["cacheKeys"][0] == entry["cacheKeys"][1]
-        click.echo(f"{mode}  {one_key} {'is' if same else 'is not'} {other_key}")
-        for difference in entry["differences"]:
-            click.echo(f"  {_difference_text(difference)}")
-
-
-def _keyed(what: str, backend: Backend) -> dict[str, dict[str, Any]]:
-    """Mode to {name, cacheKey, parts, params}."""
-    from runonce.store.find import find_commit, is_prefix
-    from runonce.store.restore import read_manifest
-
-    if is_prefix(what):
-        commit = find_commit(backend, what)
-        manifest = read_manifest(backend, commit.manifest)
-        entry = {
-            "name": manifest.name,
-            "cacheKey": commit.cache_key,
-            "parts": manifest.parts,
-            "params": manifest.params,
-        }
-        return {commit.mode: entry}
-    found = locate(what)
-    if len(found) > 1:
-        raise click.UsageError(f"{what} holds {len(found)} experiments; explain takes one.")
-    located = found[0]
-    return {
-        mode: {
-            "name": located.name,
-            "cacheKey": key_,
-            "parts": parts.to_json(),
-            "params": dict(located.spec.hash_form(mode)),
-        }
-        for mode, (parts, key_) in located.keys.items()
-    }
-
-
-def _earlier(ones: Mapping[str, dict[str, Any]], backend: Backend, what: str) -> dict[str, dict[str, Any]]:
-    from runonce.store.earlier import nearest_earlier
-    from runonce.store.restore import read_manifest
-
-    found = {}
-    for mode, one in ones.items():
-        own = probe(backend, one["cacheKey"])
-        if own is not None:
-            click.echo(f"{mode}: {what} is a hit", err=True)
-            continue
-        earlier = nearest_earlier(backend, one["name"], one["parts"], one["params"], cache_key=one["cacheKey"])
-        other = probe(backend, earlier.cache_key) if earlier is not None else None
-        if other is not None:
-            manifest = read_manifest(backend, other[0].manifest)
-            found[mode] = {"cacheKey": other[0].cache_key, "parts": manifest.parts, "params": manifest.params}
-    return found
-
-
-def _compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Difference]:
-    from runonce.store.earlier import compare
-
-    return compare(other["parts"], other["params"], one["parts"], one["params"])
-
-
-def _differences_json(found: Iterable[Difference]) -> list[dict[str, Any]]:
-    return [{"path": d.path, "first": d.first, "second": d.second} for d in found]
-
-
-def _difference_text(entry: Mapping[str, Any]) -> str:
-    return shown_difference(Difference(entry["path"], entry["first"], entry["second"]))
-
-
-def shown_difference(difference: Difference) -> str:
-    first, second = (
-        "nothing" if value is None else text if len(text := _text(value)) <= 60 else text[:57] + "…"
-        for value in (difference.first, difference.second)
-    )
-    return f"{difference.path.removeprefix('/').replace('/', '.')} was {first}, is {second}"
 
 
 # --- version ------------------------------------------------------------------------------------------------

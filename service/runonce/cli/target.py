@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import click
-
 from runonce.author.document import Document, read_documents, read_value
 from runonce.author.source import SourceList
 from runonce.author.version import source_version
+from runonce.cli.options import read_target, search_from
 from runonce.errors import CodeError, Fault, InputError, SpecError
 from runonce.experiment.key import KeyParts
 from runonce.experiment.spec import ExperimentSpec, parse_experiment
@@ -27,6 +25,7 @@ class Located:
     """One experiment. workdir: where its processes start. where: file and line, or the class, for messages.
 
     complete: every field is written, as `render` does it, so that the class need not be asked what it lacks.
+    written: the code version as the file has it, before the one that is here was filled in.
     """
 
     name: str
@@ -34,32 +33,26 @@ class Located:
     workdir: Path
     where: str
     complete: bool = False
+    written: str | None = None
 
     @cached_property
     def keys(self) -> dict[str, tuple[KeyParts, str]]:
         return self.spec.keys()
 
 
-def target_options(command: Any) -> Any:
-    change = click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Change a parameter.")
-    return click.argument("target", metavar="TARGET")(change(command))
-
-
 def locate(target: str, params: Sequence[str] = ()) -> list[Located]:
     """Every experiment of the target. Raises InputError with the faults of all of them."""
     changes = _changes(params)
-    sys.path[:] = [path for path in sys.path if path not in ("", str(Path.cwd()))]
-    sys.path.insert(0, str(Path.cwd()))
+    search_from(Path.cwd())
     if target != "-" and not Path(target).exists() and _CLASS.fullmatch(target):
         from runonce.author.entry import describe_class
 
         name, spec = describe_class(target, changes)
         return [Located(name, spec, Path.cwd(), target, complete=True)]
-    data, shown, folder = _read(target)
-    if str(folder) not in sys.path:
-        sys.path.insert(1, str(folder))
+    data, folder = read_target(target)
+    search_from(folder)
     found, faults = [], []
-    for document in read_documents(data, name=shown):
+    for document in read_documents(data, name="standard input" if target == "-" else target):
         try:
             found.append(_from_document(document, folder, changes))
         except InputError as error:
@@ -70,18 +63,6 @@ def locate(target: str, params: Sequence[str] = ()) -> list[Located]:
         raise SpecError(*faults, reason=reason)
     _check_names(found)
     return found
-
-
-def _read(target: str) -> tuple[bytes, str, Path]:
-    if target == "-":
-        return sys.stdin.buffer.read(), "standard input", Path.cwd()
-    path = Path(target)
-    try:
-        return path.read_bytes(), target, path.absolute().parent
-    except OSError as error:
-        raise InputError.of(
-            "", f"{target} cannot be read: {error.strerror}.", "Name a file, - for standard input, or module:Class."
-        ) from error
 
 
 def _changes(params: Sequence[str]) -> dict[str, Any]:
@@ -110,7 +91,10 @@ def _from_document(document: Document, folder: Path, changes: Mapping[str, Any])
     workdir = Path.cwd() if spec.config is not None else folder
     if changes:
         spec = changed(spec, changes)
-    return Located(experiment.name, with_code_version(spec, folder), workdir, where, complete=bool(changes))
+    filled = with_code_version(spec, folder)
+    return Located(
+        experiment.name, filled, workdir, where, complete=bool(changes), written=experiment.spec.code_version
+    )
 
 
 def changed(spec: ExperimentSpec, changes: Mapping[str, Any]) -> ExperimentSpec:

@@ -1,0 +1,114 @@
+"""`runonce explain`: why two keys differ, or why there was no hit; and how a difference is shown anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+
+from runonce.cli.options import json_option, open_given, store_option
+from runonce.cli.target import locate
+from runonce.experiment.key import Difference
+from runonce.store.backend import Backend
+from runonce.store.commit import probe
+from runonce.store.earlier import compare, nearest_earlier
+from runonce.store.find import find_commit, is_prefix
+from runonce.store.restore import read_manifest
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B", required=False)
+@store_option
+@json_option
+def explain(first: str, second: str | None, store: str | None, output: str) -> None:
+    """Which parts make the keys of A and B differ; of A alone: why it is no hit.
+
+    A and B are each a file, module:Class, or the cache key of a result.
+    """
+    backend = open_given(store)
+    ones = _keyed(first, backend)
+    others = _keyed(second, backend) if second is not None else _earlier(ones, backend, first)
+    modes = {
+        mode: {
+            "cacheKeys": [one["cacheKey"], others[mode]["cacheKey"]],
+            "differences": differences_json(_compare(one, others[mode])),
+        }
+        for mode, one in ones.items()
+        if mode in others
+    }
+    if output == "json":
+        click.echo(json.dumps({"modes": modes}, indent=2))
+        return
+    if not modes:
+        click.echo("no earlier result to compare with" if second is None else "no mode is in both")
+    for mode, entry in modes.items():
+        one_key, other_key = (key_[:12] for key_ in entry["cacheKeys"])
+        same = entry["cacheKeys"][0] == entry["cacheKeys"][1]
+        click.echo(f"{mode}  {one_key} {'is' if same else 'is not'} {other_key}")
+        for difference in entry["differences"]:
+            click.echo(f"  {difference_text(difference)}")
+
+
+def _keyed(what: str, backend: Backend) -> dict[str, dict[str, Any]]:
+    """Mode to {name, cacheKey, parts, params}."""
+    if is_prefix(what):
+        commit = find_commit(backend, what)
+        manifest = read_manifest(backend, commit.manifest)
+        parts, params = manifest.parts, manifest.params
+        entry = {"name": manifest.name, "cacheKey": commit.cache_key, "parts": parts, "params": params}
+        return {commit.mode: entry}
+    found = locate(what)
+    if len(found) > 1:
+        raise click.UsageError(f"{what} holds {len(found)} experiments; explain takes one.")
+    located = found[0]
+    return {
+        mode: {
+            "name": located.name,
+            "cacheKey": key_,
+            "parts": parts.to_json(),
+            "params": dict(located.spec.hash_form(mode)),
+        }
+        for mode, (parts, key_) in located.keys.items()
+    }
+
+
+def _earlier(ones: Mapping[str, dict[str, Any]], backend: Backend, what: str) -> dict[str, dict[str, Any]]:
+    found = {}
+    for mode, one in ones.items():
+        own = probe(backend, one["cacheKey"])
+        if own is not None:
+            click.echo(f"{mode}: {what} is a hit", err=True)
+            continue
+        earlier = nearest_earlier(backend, one["name"], one["parts"], one["params"], cache_key=one["cacheKey"])
+        other = probe(backend, earlier.cache_key) if earlier is not None else None
+        if other is not None:
+            manifest = read_manifest(backend, other[0].manifest)
+            found[mode] = {"cacheKey": other[0].cache_key, "parts": manifest.parts, "params": manifest.params}
+    return found
+
+
+def _compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Difference]:
+    return compare(other["parts"], other["params"], one["parts"], one["params"])
+
+
+def differences_json(found: Iterable[Difference]) -> list[dict[str, Any]]:
+    return [{"path": d.path, "first": d.first, "second": d.second} for d in found]
+
+
+def difference_text(entry: Mapping[str, Any]) -> str:
+    return shown_difference(Difference(entry["path"], entry["first"], entry["second"]))
+
+
+def shown_difference(difference: Difference) -> str:
+    first, second = (
+        "nothing"
+        if value is None
+        else text
+        if len(text := json.dumps(value, ensure_ascii=False)) <= 60
+        else text[:57] + "…"
+        for value in (difference.first, difference.second)
+    )
+    return f"{difference.path.removeprefix('/').replace('/', '.')} was {first}, is {second}"
