@@ -51,7 +51,11 @@ def test_what_is_no_experiment(place, text, saying):
         ("keyMachine: true", "env: {A: 1}", "spec.env.A: is 1; text is meant"),
         ("keyMachine: true", "hash: ../../x", "spec.hash: is '../../x'; a pinned hash has 1 to 64 of the characters"),
         ("keyMachine: true", "hash: ''", "spec.hash: is ''"),
-        ("keyMachine: true", "codeVersion: v1", "spec.codeVersion: is 'v1'; it is source:<64 hex digits>, image, or label"),
+        (
+            "keyMachine: true",
+            "codeVersion: v1",
+            "spec.codeVersion: is 'v1'; it is source:<64 hex digits>, image, or label",
+        ),
         ("keyMachine: true", "codeVersion: image", "codeVersion: image needs it by digest"),
         ("keyMachine: true", "hashAs: {nope/x: 1, /a/b: 2}", 'spec.hashAs["/a/b"]: leads nowhere in params'),
         ("keyMachine: true", "command: [a]", "spec: config and command are both given"),
@@ -61,15 +65,27 @@ def test_what_is_no_experiment(place, text, saying):
         ("label: a", "label: [[{x: ~}]]", "spec.params.label[0][0].x: is null"),
         ("lr: 0.1", "lr: 9007199254740993", 'Write {$int: "9007199254740993"}'),
         ("lr: 0.1", "lr: 1e400", "lr"),
-        ("lr: 0.1", "lr: 1e18", "spec.params.lr: is 1000000000000000000: an API server may hand back another whole number"),
+        (
+            "lr: 0.1",
+            "lr: 1e18",
+            "spec.params.lr: is 1000000000000000000: an API server may hand back another whole number",
+        ),
         ("label: a", "$label: a", "has the key '$label': keys that begin with $ are kept for tags"),
         ("label: a", "label: {$int: '1'}", "$int is for whole numbers from 2^53 on. Write 1"),
         ("label: a", "label: !!str a", "has the tag !!str"),
         ("params: {", "params: {<<: {x: 1}, ", "has a merge key <<"),
-        ("train: {nprocesses: 1,", "train: {nprocesses: 1, gpus: 2,", "spec.machineParams.train.gpus: is no field here"),
+        (
+            "train: {nprocesses: 1,",
+            "train: {nprocesses: 1, gpus: 2,",
+            "spec.machineParams.train.gpus: is no field here",
+        ),
         ("train: {nprocesses: 1,", "training: {nprocesses: 1,", "Did you mean train?"),
         ("train: {nprocesses: 1,", "train: {gpuIds: [0],", "spec.machineParams.train.nprocesses: is missing"),
-        ("train: {nprocesses: 1,", "train: {nprocesses: -1,", "spec.machineParams.train.nprocesses: is -1; a number of"),
+        (
+            "train: {nprocesses: 1,",
+            "train: {nprocesses: -1,",
+            "spec.machineParams.train.nprocesses: is -1; a number of",
+        ),
     ],
 )
 def test_what_a_file_cannot_say(edited, old, new, saying):
@@ -78,7 +94,9 @@ def test_what_a_file_cannot_say(edited, old, new, saying):
 
 def test_all_faults_of_all_documents_are_named_together(place):
     text = (place.folder / "tiny.yaml").read_text()
-    place.write("bad.yaml", text.replace("lr: 0.1", "lr: null").replace("key", "kee") + "---\n" + text.replace("0.1", "~"))
+    place.write(
+        "bad.yaml", text.replace("lr: 0.1", "lr: null").replace("key", "kee") + "---\n" + text.replace("0.1", "~")
+    )
     err = refuse(place, "run", "bad.yaml")
     assert err.count("error: ") == 3
     assert "bad.yaml, line 2: spec.params.lr: is null" in err
@@ -98,7 +116,11 @@ def test_all_faults_of_all_documents_are_named_together(place):
         ("tiny:Tiny", "tiny:Params", "tiny:Params is no ExperimentConfig"),
         ("tiny:Tiny", "__main__:Tiny", "__main__"),
         ("keyMachine: true", "seed: 0", "spec.keyMachine: is not given, and Tiny brings its own loop"),
-        ("keyMachine: true", "keyMachine: true\n  codeVersion: 'source:" + "0" * 64 + "'", "but the code here is source:"),
+        (
+            "keyMachine: true",
+            "keyMachine: true\n  codeVersion: 'source:" + "0" * 64 + "'",
+            "but the code here is source:",
+        ),
         (
             "keyMachine: true",
             "keyMachine: true\n  image: 'a@sha256:" + "0" * 64 + "'\n  codeVersion: image",
@@ -112,7 +134,9 @@ def test_what_the_code_does_not_take(edited, old, new, saying):
 
 def test_a_partial_file_with_a_label_is_refused(edited):
     place = edited("params: {lr: 0.1, steps: 3, label: a}", "params: {lr: 0.1}\n  codeVersion: label:v1")
-    refuse(place, "run", "tiny.yaml", saying=["spec.params: lacks label, steps, and a label does not say which defaults"])
+    refuse(
+        place, "run", "tiny.yaml", saying=["spec.params: lacks label, steps, and a label does not say which defaults"]
+    )
 
 
 def test_another_spelling_than_the_one_that_is_hashed_is_refused_with_the_right_line(place):

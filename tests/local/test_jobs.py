@@ -203,9 +203,7 @@ def test_a_process_that_takes_too_long_is_ended_and_named(make, planned):
 
 
 def test_the_last_owner_out_ends_the_job_with_grace(make, planned, tmp_path):
-    jobs = make(
-        "signal.signal(signal.SIGTERM, lambda *_: (note('saved'), os._exit(75)))\nnote('up'); time.sleep(600)"
-    )
+    jobs = make("signal.signal(signal.SIGTERM, lambda *_: (note('saved'), os._exit(75)))\nnote('up'); time.sleep(600)")
     state = jobs.create(planned(1))
     jobs.join("job", OTHER, uid=state.uid, cache_key="k")
     until((tmp_path / "up").exists)

@@ -105,7 +105,7 @@ class Declared(ExperimentParameters):
     b: bool = False
     s: str = "a"
     by: bytes = b""
-    oi: Optional[int] = None  # noqa: UP007, UP045 - both spellings are supported
+    oi: Optional[int] = None  # noqa: UP045 - both spellings are supported
     u: Union[int, str] = 1  # noqa: UP007
     lit: Literal["a", "b", 3] = "a"
     li: list[int] = D.field(default_factory=list)
@@ -126,7 +126,7 @@ class Declared(ExperimentParameters):
     size: Size = Size(3)
     path: pathlib.PurePosixPath = pathlib.PurePosixPath("a/b")
     day: datetime.date = datetime.date(2026, 1, 2)
-    at: datetime.datetime = datetime.datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001
+    at: datetime.datetime = datetime.datetime(2026, 1, 2, 3, 4, 5)
     span: datetime.timedelta = datetime.timedelta(seconds=1.5)
     dec: decimal.Decimal = decimal.Decimal("1.10")
     fr: fractions.Fraction = fractions.Fraction(1, 3)

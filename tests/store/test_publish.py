@@ -293,9 +293,7 @@ def test_the_nearest_earlier_result_is_the_one_that_differs_least(backend, tmp_p
     for digit, params in (("1", {"lr": 0.1, "n": 1}), ("2", {"lr": 0.2, "n": 2})):
         one = publish_shard(backend, out, shard(cache_key=digit * 64))
         write_commit(backend, [one], name="mine-00000000", params=params, parts=PARTS | {"params": digit})
-    found = nearest_earlier(
-        backend, "mine-11111111", PARTS | {"params": "3"}, {"lr": 0.2, "n": 3}, cache_key="3" * 64
-    )
+    found = nearest_earlier(backend, "mine-11111111", PARTS | {"params": "3"}, {"lr": 0.2, "n": 3}, cache_key="3" * 64)
     assert found.cache_key == "2" * 64
     assert [(d.path, d.first, d.second) for d in found.found] == [("/params/n", 2, 3)]
     assert nearest_earlier(backend, "yours", PARTS, {}, cache_key=KEY) is None

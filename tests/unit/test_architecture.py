@@ -23,7 +23,9 @@ def imported(program: str) -> set[str]:
 def test_importing_runonce_imports_none_of_the_heavy_packages():
     heavy = {"torch", "numpy", "boto3", "kubernetes", "pydantic", "yaml", "click", "rich"}
     assert not heavy & imported("import runonce")
-    assert not heavy & imported("from runonce import ExperimentConfig, ExperimentParameters, MachineParams, BatchSampler, Run")
+    assert not heavy & imported(
+        "from runonce import ExperimentConfig, ExperimentParameters, MachineParams, BatchSampler, Run"
+    )
 
 
 def test_every_public_name_is_there_and_no_other():
@@ -48,6 +50,13 @@ def test_there_are_no_catch_all_modules():
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nobody_but_the_settings_the_contract_and_processes_reads_the_environment(path):
-    readers = {"settings.py", "worker/run.py", "worker/command.py", "worker/ranks.py", "local/supervisor.py", "cli/run.py"}
+    readers = {
+        "settings.py",
+        "worker/run.py",
+        "worker/command.py",
+        "worker/ranks.py",
+        "local/supervisor.py",
+        "cli/run.py",
+    }
     if str(path.relative_to(PACKAGE)) not in readers:
         assert "os.environ" not in path.read_text()

@@ -9,6 +9,7 @@ import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
+
 from runonce.experiment.canonical import canonical, digest, number, parse
 
 SAFE = st.integers(-(2**53) + 1, 2**53 - 1)
@@ -44,7 +45,8 @@ def test_keys_are_in_the_order_of_utf_16():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(-0.0, "0"), (1.0, "1"), (1e21, "1e+21"), (1e-7, "1e-7"), (123456789012345680000.0, "123456789012345680000")]
+    ("value", "text"),
+    [(-0.0, "0"), (1.0, "1"), (1e21, "1e+21"), (1e-7, "1e-7"), (123456789012345680000.0, "123456789012345680000")],
 )
 def test_numbers(value, text):
     assert number(value) == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from runonce.errors import NotCanonical, SpecError
 from runonce.experiment.form import MAX_BYTES, check_form, check_size
 
@@ -85,7 +86,9 @@ def test_any_other_spelling_is_refused_without_the_class(form, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(("form", "message"), REFUSED, ids=lambda value: str(value)[:40].encode("ascii", "replace").decode())
+@pytest.mark.parametrize(
+    ("form", "message"), REFUSED, ids=lambda value: str(value)[:40].encode("ascii", "replace").decode()
+)
 def test_what_cannot_stand_there_is_refused(form, message):
     with pytest.raises(SpecError) as caught:
         check_form({"x": {"y": [form]}}, "params")

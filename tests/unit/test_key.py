@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import rfc8785
+
 from runonce.errors import InputError
 from runonce.experiment.form import check_form
 from runonce.experiment.key import (

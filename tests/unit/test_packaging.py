@@ -46,7 +46,10 @@ def test_the_wheel_has_the_same_key_as_the_working_copy(wheel, tmp_path):
     for path in (site, ROOT / "service"):
         program = f"import sys; sys.path.insert(0, {str(path)!r}); import runonce.cli; runonce.cli.main()"
         done = subprocess.run(
-            [sys.executable, "-c", program, "key", "tiny.yaml", "-o", "json"], cwd=tmp_path, capture_output=True, text=True
+            [sys.executable, "-c", program, "key", "tiny.yaml", "-o", "json"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         keys.append(done.stdout)

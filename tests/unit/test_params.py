@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import parameters as sample
 import pytest
+
 from runonce import ExperimentParameters, load, only_in, render, set_hash_functions
 from runonce.errors import InputError, OnlyIn, RenderError
 from runonce.experiment.params import describe, find_imported, fingerprint
@@ -204,7 +205,9 @@ class Represented(ExperimentParameters):
     path: str = "/data/v1"
     gpus: int = 1
     model: Opt = D.field(default_factory=Opt)
-    hash_representations: dict = set_hash_functions({"gpus": lambda p, v: v}, path=lambda p, v: v.rsplit("/")[-1], gpus=None)
+    hash_representations: dict = set_hash_functions(
+        {"gpus": lambda p, v: v}, path=lambda p, v: v.rsplit("/")[-1], gpus=None
+    )
 
 
 def test_keywords_win_over_the_mapping_and_functions_get_the_set_and_the_value():

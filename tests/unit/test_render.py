@@ -18,6 +18,7 @@ import numpy as np
 import parameters as sample
 import pydantic
 import pytest
+
 from runonce import ExperimentParameters, load, render
 from runonce.errors import InputError, LoadError, NotCanonical, RenderError
 from runonce.experiment.params import describe, find_imported
@@ -338,14 +339,17 @@ def test_all_faults_are_named_together():
     assert sorted(fault.path for fault in caught.value.faults) == ["i", "li[0]", "li[1]", "lrr"]
 
 
-@pytest.mark.parametrize("form", [{"x": {"$set": [2, 1]}}, {"x": {"$set": [1, 1]}}, {"x": {"$map": [[2, "b"], [1, "a"]]}}])
+@pytest.mark.parametrize(
+    "form", [{"x": {"$set": [2, 1]}}, {"x": {"$set": [1, 1]}}, {"x": {"$map": [[2, "b"], [1, "a"]]}}]
+)
 def test_another_order_than_the_one_that_is_hashed_is_refused(form):
     with pytest.raises(NotCanonical):
         load(sample.Anything, form, find_imported)
 
 
 @pytest.mark.parametrize(
-    "form", [{"$type": "parameters:Plainly", "value": {}}, {"$ref": "nowhere:x"}, {"$type": "builtins:object", "value": {}}]
+    "form",
+    [{"$type": "parameters:Plainly", "value": {}}, {"$ref": "nowhere:x"}, {"$type": "builtins:object", "value": {}}],
 )
 def test_a_name_that_leads_nowhere_or_to_no_value_class_is_refused_before_any_call(form):
     with pytest.raises(LoadError):

@@ -18,6 +18,7 @@ import parameters as sample
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from runonce import load, render
 from runonce.experiment.canonical import canonical
 from runonce.experiment.params import find_imported
@@ -105,8 +106,9 @@ def _exact(made: sample.Declared) -> str:
         if isinstance(value, bool | str | bytes | type(None)):
             return type(value).__name__, value
         if isinstance(value, int | float) and not isinstance(value, sample.Level):
-            return "number", "nan" if value != value else repr(0 if value == 0 else value if abs(value) == float("inf") else
-                                                               fractions.Fraction(value))
+            return "number", "nan" if value != value else repr(
+                0 if value == 0 else value if abs(value) == float("inf") else fractions.Fraction(value)
+            )
         if isinstance(value, dict):
             return "dict", sorted((repr(walk(k)), walk(v)) for k, v in value.items())
         if isinstance(value, set | frozenset):
@@ -159,7 +161,9 @@ def test_the_hashes_are_the_same_in_another_process_hash_seed_and_python(version
     env["PYTHONPATH"] = os.pathsep.join(map(str, (root / "service", root / "tests" / "samples")))
 
     def hashes(program: str, seed: str) -> str:
-        done = subprocess.run([program, "-c", PROGRAM], env=env | {"PYTHONHASHSEED": seed}, capture_output=True, text=True)
+        done = subprocess.run(
+            [program, "-c", PROGRAM], env=env | {"PYTHONHASHSEED": seed}, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -127,7 +127,9 @@ class Whole(ExperimentConfig):
     def make_sampler_fn(self, **kwargs):
         return kwargs
 
-    def train_task_sampler_args(self, process_ind, total_processes, devices=None, seeds=None, deterministic_cudnn=False):
+    def train_task_sampler_args(
+        self, process_ind, total_processes, devices=None, seeds=None, deterministic_cudnn=False
+    ):
         return {"process_ind": process_ind, "seeds": seeds}
 
 

@@ -6,6 +6,7 @@ import copy
 import json
 
 import pytest
+
 from runonce.errors import InputError, SpecError
 from runonce.experiment.spec import LAST_APPLIED, parse_experiment, to_resource
 
@@ -138,7 +139,12 @@ def test_without_a_code_version_there_is_no_key():
 
 
 def test_a_commands_processes_count_unless_it_says_otherwise():
-    base = {"command": ["./run.sh"], "code": ["*.sh"], "codeVersion": "label:x", "machineParams": {"train": {"nprocesses": 3}}}
+    base = {
+        "command": ["./run.sh"],
+        "code": ["*.sh"],
+        "codeVersion": "label:x",
+        "machineParams": {"train": {"nprocesses": 3}},
+    }
     assert parse_experiment(resource(base)).spec.keys()["train"][0].completions == 3
     assert parse_experiment(resource(base | {"keyMachine": False})).spec.keys()["train"][0].completions is None
 
@@ -147,14 +153,23 @@ def test_a_commands_processes_count_unless_it_says_otherwise():
     ("spec", "faults"),
     [
         ({"config": "m:C"}, ["spec.machineParams: is missing. Give it."]),
-        (SPEC | {"machineParams": {}}, ["spec.machineParams: has no mode. Give train, valid or test, as in train: {nprocesses: 1}."]),
+        (
+            SPEC | {"machineParams": {}},
+            ["spec.machineParams: has no mode. Give train, valid or test, as in train: {nprocesses: 1}."],
+        ),
         (SPEC | {"params": [1]}, ["spec.params: is [1]; a mapping is meant."]),
         (SPEC | {"params": None}, ["spec.params: is null. Leave it out, or give a value."]),
-        (SPEC | {"env": {"1A": "x"}}, ['spec.env["1A"]: is \'1A\', which does not have the form ^[A-Za-z_][A-Za-z0-9_.-]*$.']),
+        (
+            SPEC | {"env": {"1A": "x"}},
+            ["spec.env[\"1A\"]: is '1A', which does not have the form ^[A-Za-z_][A-Za-z0-9_.-]*$."],
+        ),
         (SPEC | {"seed": True}, ["spec.seed: is True; a whole number is meant."]),
         (SPEC | {"seed": -1}, ["spec.seed: is -1; input should be greater than or equal to 0."]),
         (SPEC | {"retries": 101}, ["spec.retries: is 101; input should be less than or equal to 100."]),
-        (SPEC | {"code": ["*.py"]}, ["spec.code: goes with command; a config's code is found by its imports. Remove it."]),
+        (
+            SPEC | {"code": ["*.py"]},
+            ["spec.code: goes with command; a config's code is found by its imports. Remove it."],
+        ),
         (
             {"command": ["x"], "machineParams": {"train": {"nprocesses": 1}}},
             [
