@@ -6,6 +6,7 @@ author's code is hashed anew each time. Whatever is not a plain hit goes the lon
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -66,7 +67,7 @@ def find(folder: Path, data: bytes) -> list[Known] | None:
     """The experiments of a file with these bytes; None where it has to be read."""
     try:
         entries: list[Any] = json.loads((folder / f"{_name(data)}.json").read_bytes())
-        return [Known(**entry) for entry in entries]
+        return [Known(**entry) for entry in entries] or None
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 
@@ -100,7 +101,8 @@ def keep(folder: Path, data: bytes, found: Sequence[Located]) -> None:
         for old in kept[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _name(data: bytes) -> str:
