@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from runonce.author.source import SourceList, closure, command_digest, explain_mismatch, unhashed
+from runonce.author.globs import command_digest
+from runonce.author.source import SourceList, closure, explain_mismatch, unhashed
 from runonce.author.version import named_modules
 from runonce.errors import CodeError
 

@@ -17,25 +17,21 @@ import pkgutil
 import sys
 import sysconfig
 import tokenize
-import tomllib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
-from os.path import exists, isfile
-from pathlib import Path, PurePosixPath
+from os.path import exists
+from pathlib import Path
 from typing import Any
 
+from runonce.author.code_settings import IN_PACKAGE, NEVER, CodeSettings, from_package, from_project
+from runonce.author.globs import globbed
 from runonce.errors import CodeError, Fault
 from runonce.experiment.canonical import digest
-from runonce.experiment.render_types import near
 
-SETTINGS_IN_PACKAGE = "runonce-code.toml"
-NEVER = ("*._version",)  # written by build tools anew for each build
-
-_SETTINGS = ("include", "exclude", "data")
 _SHOWN = 5
 
 
@@ -51,17 +47,6 @@ class SourceList:
 
     def digest(self) -> str:
         return digest([list(entry) for entry in self.modules])
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """file and table: for messages, the table with a dot behind it. Globs of `data` begin in the file's folder."""
-
-    file: Path = Path()
-    table: str = ""
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = NEVER
-    data: tuple[str, ...] = ()
 
 
 def closure(
@@ -309,64 +294,28 @@ def _exported(tree: ast.Module) -> Iterator[str]:
             yield from (part for part in parts if isinstance(part, str))
 
 
-def _read_settings(walk: _Walk, entry_module: str, entry: ModuleSpec) -> _Settings:
+def _read_settings(walk: _Walk, entry_module: str, entry: ModuleSpec) -> CodeSettings:
     parts = entry_module.split(".")
     for length in range(1, len(parts) + 1):
         package = walk.find(".".join(parts[:length]))
         for place in _places(package):
-            path = os.path.join(place, SETTINGS_IN_PACKAGE)
+            path = os.path.join(place, IN_PACKAGE)
             try:
                 data = _read(package, path) if package is not None else b""
             except PermissionError as error:
                 raise CodeError(Fault("", f"{path} cannot be read: {error}.", "Make it readable.")) from error
             except OSError:
                 continue
-            return _parse_settings(_toml(data, path), Path(path))
-    if _is_copy(entry):
-        return _Settings()
-    for folder in Path(entry.origin or "").absolute().parents:
-        pyproject = folder / "pyproject.toml"
-        if pyproject.is_file():
-            return _from_pyproject(_toml(pyproject.read_bytes(), str(pyproject)), pyproject)
-    return _Settings()
+            return from_package(data, Path(path))
+    if not _is_copy(entry):
+        for folder in Path(entry.origin or "").absolute().parents:
+            found = from_project(folder)
+            if found is not None:
+                return found
+    return CodeSettings()
 
 
-def _toml(data: bytes, path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(data.decode())
-    except ValueError as error:
-        raise CodeError(Fault("", f"{path} cannot be read: {error}.", "Mend it.")) from error
-
-
-def _from_pyproject(value: dict[str, Any], path: Path) -> _Settings:
-    table: Any = value
-    for name in ("tool", "runonce", "code"):
-        table = table.get(name, {}) if isinstance(table, dict) else table
-    if not isinstance(table, dict):
-        fix = "Write [tool.runonce.code], and include = […] below it."
-        raise CodeError(Fault("tool.runonce.code", f"is no table in {path}.", fix))
-    return _parse_settings(table, path, "tool.runonce.code.")
-
-
-def _parse_settings(value: dict[str, Any], file: Path, table: str = "") -> _Settings:
-    faults = []
-    for name, given in value.items():
-        if name not in _SETTINGS:
-            faults.append(Fault(table + name, f"is no setting ({file}).", near(name, _SETTINGS)))
-        elif not isinstance(given, list) or not all(isinstance(entry, str) for entry in given):
-            faults.append(Fault(table + name, f"is {given!r}; a list of texts is meant ({file})."))
-    if faults:
-        raise CodeError(*faults)
-    return _Settings(
-        file,
-        table,
-        tuple(value.get("include", ())),
-        (*NEVER, *value.get("exclude", ())),
-        tuple(value.get("data", ())),
-    )
-
-
-def _include(walk: _Walk, settings: _Settings) -> None:
+def _include(walk: _Walk, settings: CodeSettings) -> None:
     faults = []
     for position, pattern in enumerate(settings.include):
         start = pattern.partition("*")[0].rpartition(".")[0]
@@ -384,63 +333,9 @@ def _include(walk: _Walk, settings: _Settings) -> None:
         raise CodeError(*faults)
 
 
-def _data(settings: _Settings) -> dict[str, str]:
-    globbed = _globbed(settings.data, settings.file.parent, f"{settings.table}data")
-    return {f"data:{name}": sha256 for name, sha256 in globbed}
-
-
-def command_digest(globs: Sequence[str], root: Path) -> str:
-    """Over sorted POSIX path (relative to `root`) and sha256 of each file that a glob names. Raises CodeError.
-
-    `**` stands for folders in any depth, those behind links left out, and at the end for all files below.
-    """
-    return digest([list(entry) for entry in _globbed(globs, root, "spec.code")])
-
-
-def _globbed(globs: Sequence[str], root: Path, where: str) -> list[tuple[str, str]]:
-    """Files by name; a link counts as the file that it leads to, folders and Python's caches not at all."""
-    found: dict[str, str] = {}
-    faults = []
-    for position, glob in enumerate(globs):
-        place = f"{where}[{position}]"
-        fault = _check_glob(glob, root)
-        if fault is not None:
-            faults.append(Fault(place, *fault))
-            continue
-        paths = _matches(glob, root)
-        if not paths:
-            faults.append(Fault(place, f"names no file: {glob!r}, below {root}.", "Correct or remove it."))
-        for path in paths:
-            name = path.relative_to(root).as_posix()
-            try:
-                name.encode()
-                with path.open("rb") as file:
-                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                what = f"names {path}, which cannot be read: {error.strerror}."
-                faults.append(Fault(place, what, "Make it readable, or name other files."))
-            except UnicodeEncodeError:
-                faults.append(Fault(place, f"names {name!r}, whose name is no UTF-8.", "Rename the file."))
-    if faults:
-        raise CodeError(*faults)
-    return sorted(found.items())
-
-
-def _check_glob(glob: str, root: Path) -> tuple[str, str] | None:
-    parts = PurePosixPath(glob).parts
-    if not parts or glob.startswith("/") or ".." in parts or "\0" in glob:
-        return f"is {glob!r}, which is no path below {root}.", "Write one."
-    if any("**" in part and part != "**" for part in parts):
-        return f"is {glob!r}; ** stands for whole folders.", "Write it between slashes."
-    return None
-
-
-def _matches(glob: str, root: Path) -> list[Path]:
-    last = PurePosixPath(glob).name
-    paths = root.glob(f"{glob.rstrip('/')}/*" if last == "**" else glob)  # Pythons differ about a last **
-    # What is not there is a link that leads nowhere: reading it will tell. A pipe would not let itself be read.
-    counted = (path for path in paths if "__pycache__" not in path.relative_to(root).parts)
-    return [path for path in counted if isfile(path) or not exists(path)]
+def _data(settings: CodeSettings) -> dict[str, str]:
+    files = globbed(settings.data, settings.file.parent, f"{settings.table}data")
+    return {f"data:{name}": sha256 for name, sha256 in files}
 
 
 def unhashed(modules: Mapping[str, Any], listed: SourceList) -> list[str]:

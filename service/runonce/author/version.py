@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runonce.author.source import SourceList, closure, command_digest
+from runonce.author.globs import command_digest
+from runonce.author.source import SourceList, closure
 
 if TYPE_CHECKING:
     from runonce.experiment.spec import ExperimentSpec

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import runonce
-from runonce.author.source import closure, command_digest
+from runonce.author.globs import command_digest
+from runonce.author.source import closure
 from runonce.errors import InputError
 from runonce.experiment.canonical import digest
 
