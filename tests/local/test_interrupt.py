@@ -133,7 +133,7 @@ def test_who_waits_takes_over_when_the_worker_is_killed(looping):
     first.communicate(timeout=60)
     until((looping.folder / "up").exists)
     (looping.folder / "go").write_text("")
-    out, err = second.communicate(timeout=60)
+    _, err = second.communicate(timeout=60)
     assert second.returncode == 0, err
     assert "attempt 2" in err
     assert [step for step, _ in starts(looping)] == [0, 2]

@@ -163,17 +163,44 @@ def test_a_failed_mode_stops_the_later_ones(edited):
     assert list(done.json["modes"]) == ["train"]
 
 
-def test_results_are_read_only_files_and_a_damaged_store_is_refused_by_name(place):
+def test_results_are_read_only_files(place):
     done = place.runonce("run", "tiny.yaml", "-o", "json")
     weights = Path(done.json["modes"]["train"]["artifacts"]) / "weights.json"
     assert not weights.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
-    (manifest,) = [path for path in (place.home / "store" / "m").glob("*/*") if b'"mode":"train"' in path.read_bytes()]
-    os.chmod(manifest, 0o644)
-    manifest.write_bytes(manifest.read_bytes()[:-2])
-    again = place.runonce("run", "tiny.yaml")
-    assert again.code == 1
-    assert manifest.name in again.err
-    assert "Traceback" not in again.err
+
+
+def stored(place, kind: str, holding: bytes) -> Path:
+    (found,) = [path for path in (place.home / "store" / kind).glob("*/*") if holding in path.read_bytes()]
+    os.chmod(found, 0o644)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["c", "m", "b"])
+@pytest.mark.parametrize("damage", ["cut", "lost"])
+def test_a_damaged_result_is_never_served_and_is_made_anew_with_all_that_was_made_from_it(place, kind, damage):
+    place.runonce("run", "tiny.yaml")
+    path = stored(place, kind, b'"mode":"train"' if kind != "b" else b"[0.1, ")
+    if damage == "lost":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-2])
+    done = place.runonce("run", "tiny.yaml", "-o", "json")
+    assert done.code == 0, done.err
+    assert "Traceback" not in done.err
+    for outcome in done.json["modes"].values():
+        assert all(json.loads(file.read_text()) for file in Path(outcome["artifacts"]).glob("*.json"))
+    again = place.runonce("run", "tiny.yaml", "-o", "json")
+    assert [outcome["cacheHit"] for outcome in again.json["modes"].values()] == [True, True]
+
+
+def test_an_input_that_a_process_finds_damaged_is_made_anew_before_it_is_read(place):
+    place.runonce("run", "tiny.yaml", "--mode", "train")
+    blob = stored(place, "b", b"[0.1, ")
+    blob.write_bytes(blob.read_bytes()[:-2] + b"9]")
+    done = place.runonce("run", "tiny.yaml", "-o", "json")
+    assert done.code == 0, done.err
+    assert "the result of train is damaged and is made anew" in done.err
+    assert done.json["modes"]["test"]["metrics"]["score"] == 0.2
 
 
 def test_the_store_may_be_anywhere_but_not_in_a_folder_of_other_things(place, tmp_path):

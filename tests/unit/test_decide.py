@@ -196,6 +196,11 @@ def test_a_complete_job_with_all_shards_is_committed():
     assert decide(wanted(), Seen(job=job(phase="complete"), shards=shards())) == Publish(shards(), job().round)
 
 
+def test_the_result_of_an_ended_job_replaces_a_commit_that_was_damaged_since():
+    decision = decide(wanted(), Seen(etag="e", job=job(phase="complete"), shards=shards()))
+    assert decision == Publish(shards(), replace(job().round, replaces="e"))
+
+
 def test_shards_outrank_a_failed_job():
     assert decide(wanted(), Seen(job=failed(), shards=shards())) == Publish(shards(), job().round)
 
@@ -272,6 +277,7 @@ def test_anothers_failed_job_is_replaced_in_its_round_without_its_charge():
     [
         ([78], True, "final"),
         ([1, 78], False, "final"),
+        ([77], False, "final"),
         ([75], True, "disrupted"),
         ([75, 76], True, "disrupted"),
         ([76, 76], True, "charged"),

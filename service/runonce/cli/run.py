@@ -14,13 +14,13 @@ import click
 from runonce.author.version import ENGINE
 from runonce.cli import known
 from runonce.cli.options import json_option, read_target, search_from, store_option, target_options
-from runonce.errors import InputError
+from runonce.errors import Damaged, InputError
 from runonce.experiment.contract import STOPPED
 from runonce.experiment.key import MODES
 from runonce.experiment.phase import Phase, phase_of
 from runonce.settings import Settings
 from runonce.store.backend import Backend
-from runonce.store.commit import DamagedCommit, probe
+from runonce.store.commit import probe
 from runonce.store.folder import FolderBackend
 from runonce.store.results import link_results
 from runonce.store.url import open_store
@@ -144,12 +144,15 @@ def cached(
     for mode, (key, reads) in keys.items():
         try:
             found = probe(context.backend, key)
-        except DamagedCommit:
+        except Damaged:
             break
         inputs = {name: made.commit.manifest for name, made in outcomes.items() if name in reads and made.commit}
         if found is None or dict(found[0].inputs) != inputs:
             break
-        outcomes[mode] = hit(name, totals[mode], found[0], context, cached=True)
+        try:
+            outcomes[mode] = hit(name, totals[mode], found[0], context, cached=True)
+        except Damaged:
+            break  # whoever makes it anew says so
     return outcomes
 
 

@@ -27,8 +27,8 @@ from runonce.cli.run import Context, Outcome, Outcomes, cached, hit
 from runonce.cli.target import Located, locate, modules_here
 from runonce.controller import decide as rules
 from runonce.controller.reconcile import ModeOf, reconcile
-from runonce.errors import Fault, InputError
-from runonce.experiment.contract import CONFIGURATION, STOPPED, Input
+from runonce.errors import Damaged, Fault, InputError
+from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, STOPPED, Input
 from runonce.experiment.job import Failure, Owner
 from runonce.experiment.phase import Phase
 from runonce.local.processes import LocalJobs
@@ -83,6 +83,7 @@ class _Session:
         self._jobs = LocalJobs(context.settings.jobs, workdir=located.workdir)
         self._progress = Progress(self._jobs)
         self._outcomes: Outcomes = {}
+        self._anew: dict[str, str] = {}  # modes whose damaged result is made anew, with the token of the request
 
     def run(self) -> Outcomes:
         with _Interruptible() as interrupt:
@@ -111,14 +112,23 @@ class _Session:
             decision = reconcile(wanted, self._jobs, self._context.backend, lambda: self._missing)
             match decision:
                 case rules.Hit(commit, from_cache):
-                    total = wanted.wanted().total
-                    return hit(self._located.name, total, commit, self._context, cached=from_cache or joined)
+                    try:
+                        total = wanted.wanted().total
+                        return hit(self._located.name, total, commit, self._context, cached=from_cache or joined)
+                    except Damaged as error:
+                        wanted = self._heal(mode, str(error))
                 case rules.Skip(reason):
                     return Outcome(cache_key=wanted.cache_key, phase=Phase.SKIPPED, message=reason)
                 case rules.Block(reason):
                     return Outcome(cache_key=wanted.cache_key, phase=Phase.BLOCKED, message=reason, exit_code=1)
                 case rules.Fail(reason, failures):
-                    return self._failed(wanted, reason, failures)
+                    if not any(failure.exit_code == DAMAGED_INPUT for failure in failures) or mode in self._anew:
+                        return self._failed(wanted, reason, failures)
+                    for name in wanted.parts.inputs:
+                        self._heal(name, failures[0].log_tail.strip())
+                        self._outcomes[name] = self._run_mode(name)
+                    self._anew[mode] = uuid.uuid4().hex
+                    return self._run_mode(mode)
                 case rules.Wait(reason):
                     self._progress.wait(reason)
                     time.sleep(POLL_S)
@@ -128,6 +138,14 @@ class _Session:
                 case rules.Join():
                     joined = True
                     self._progress.say("another run makes this result already: waiting for it")
+
+    def _heal(self, mode: str, why: str) -> ModeOf:
+        """Ask for the result anew, as an overwrite does: what is damaged is replaced, never served."""
+        if mode in self._anew:
+            raise Damaged(f"{why} It was just made anew; the store loses what it is given.")
+        self._progress.say(f"the result of {mode} is damaged and is made anew: {why}")
+        self._anew[mode] = uuid.uuid4().hex
+        return self._mode_of(mode)
 
     def _mode_of(self, mode: str) -> ModeOf:
         parts, key = self._located.keys[mode]
@@ -139,6 +157,7 @@ class _Session:
             else:
                 inputs[name] = Input(cache_key=input_key, manifest=made.manifest)
         anew = self._context.overwrite or self._located.spec.overwrite
+        token = self._anew.get(mode, self._context.token if anew else None)
         return ModeOf(
             name=self._located.name,
             spec=self._located.spec,
@@ -148,7 +167,7 @@ class _Session:
             owner=self._owner,
             store=self._context.backend.url,
             inputs=inputs,
-            token=self._context.token if anew else None,
+            token=token,
             extra_env={"PYTHONPATH": _python_path(self._located)},
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from runonce.experiment.contract import CONFIGURATION, LOST_PEER, STOPPED
+from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, LOST_PEER, STOPPED
 from runonce.experiment.job import Failure, JobState, Owner, Round, Verdict
 from runonce.experiment.manifest import Commit, Shard
 
@@ -151,7 +151,8 @@ def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
     stale = wanted.token is not None and wanted.token not in job.round.tokens
     stale = stale or not job.round.round.startswith(wanted.made_from)
     if seen.shards is not None and not stale:
-        return Publish(seen.shards, job.round)
+        # A commit that was damaged since the round began is replaced; any other is as it was then, or adopted.
+        return Publish(seen.shards, job.round if seen.commit is not None else replace(job.round, replaces=seen.etag))
     if stale:
         return Replace(_round(wanted, seen, wanted.fresh), job.uid)
     if wanted.owner not in job.owners:
@@ -197,8 +198,8 @@ def judge(failures: Sequence[Failure], *, coupled: bool, complete: bool = False)
     complete: the Job said so, but its shards are not there.
     """
     codes = [failure.exit_code for failure in failures]
-    if CONFIGURATION in codes:
-        return "final"
+    if CONFIGURATION in codes or DAMAGED_INPUT in codes:
+        return "final"  # no retry can help: the input is made anew first, by who asked for this
     if complete:
         return "charged"
     if any(failure.reason in _DISRUPTIONS for failure in failures):
@@ -212,4 +213,5 @@ def judge(failures: Sequence[Failure], *, coupled: bool, complete: bool = False)
 
 def _reason(failures: Sequence[Failure]) -> str:
     first = failures[0]
-    return "ConfigurationError" if first.exit_code == CONFIGURATION else first.reason
+    known = {CONFIGURATION: "ConfigurationError", DAMAGED_INPUT: "DamagedInput"}
+    return known.get(first.exit_code or 0, first.reason)

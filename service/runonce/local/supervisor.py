@@ -19,9 +19,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runonce.experiment.contract import ATTEMPT, CONFIGURATION, INDEX, LIFELINE, LOST_PEER, OUTPUT, SPEC_FILE, STOPPED
+from runonce.experiment.contract import (
+    ATTEMPT,
+    CONFIGURATION,
+    DAMAGED_INPUT,
+    INDEX,
+    LIFELINE,
+    LOST_PEER,
+    OUTPUT,
+    SPEC_FILE,
+    STOPPED,
+)
 from runonce.experiment.job import Failure, JobPlan, JobState
 from runonce.local import guard
+
+_FINAL = (CONFIGURATION, DAMAGED_INPUT)  # the same for every index, and at every try
 
 POLL_S = 0.05
 LOG_TAIL_BYTES = 2048
@@ -202,13 +214,13 @@ class Supervisor(threading.Thread):
             self._end_all("EndedWithGroup", GROUP_GRACE_S)
         elif code == STOPPED and self._tries[index] <= MAX_STOPS:
             self._pending.append(index)
-        elif code != CONFIGURATION and self._charged[index] < self._plan.retries:
+        elif code not in _FINAL and self._charged[index] < self._plan.retries:
             self._charged[index] += 1
             self._not_before[index] = time.monotonic() + min(0.5 * 2 ** self._charged[index], 30.0)
             self._pending.append(index)
         else:
             self._fail(index, code, _reason(code))
-            if code == CONFIGURATION:  # the same for every index
+            if code in _FINAL:
                 self._failing = True
                 self._pending.clear()
                 self._end_all("EndedWithGroup", GROUP_GRACE_S)

@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 from runonce.errors import Damaged, StoreError
-from runonce.experiment.manifest import Commit, Manifest
+from runonce.experiment.manifest import Commit, File, Manifest
 from runonce.store.backend import blob_name
 from runonce.store.folder import FolderBackend
 from runonce.store.restore import check_path, read_manifest
@@ -25,12 +25,23 @@ def link_results(backend: FolderBackend, name: str, commit: Commit) -> Path:
     manifest = read_manifest(backend, commit.manifest)
     for file in manifest.files:
         check_path(file.path)
+        _check_blob(backend, file)
     try:
         if not _shows(backend, manifest, folder):
             _replace(backend, manifest, folder)
     except OSError as error:
         raise StoreError(f"cannot make {folder}: {error.strerror or error}.") from error
     return folder
+
+
+def _check_blob(backend: FolderBackend, file: File) -> None:
+    """That it is there and has its size; its bytes are not read."""
+    name = blob_name(file.sha256)
+    found = backend.stat(name)
+    if found is None:
+        raise Damaged(f"{name} ({file.path}) is lost from {backend.url}.")
+    if found.size != file.size:
+        raise Damaged(f"{name} ({file.path}) in {backend.url} has {found.size} bytes, not {file.size}.")
 
 
 def _shows(backend: FolderBackend, manifest: Manifest, folder: Path) -> bool:
@@ -48,11 +59,7 @@ def _replace(backend: FolderBackend, manifest: Manifest, folder: Path) -> None:
     for file in manifest.files:
         path = building / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(backend.root / blob_name(file.sha256), path)
-        except FileNotFoundError as error:
-            shutil.rmtree(building)
-            raise Damaged(f"{file.path} of {manifest.name} ({manifest.mode}) is lost from {backend.url}.") from error
+        os.link(backend.root / blob_name(file.sha256), path)
     old = folder.with_name(f".{uuid.uuid4().hex}")
     if folder.exists():
         folder.rename(old)
