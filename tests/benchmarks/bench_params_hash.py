@@ -65,7 +65,9 @@ def main() -> None:
     print(f"{'params_hash':18} {'ours µs':>9} {'theirs µs':>9} {'ratio':>6}  target")
     for row, target in TARGETS.items():
         number = max(1, int(0.004 / seconds(theirs[row].params_hash, 3)))
-        pairs = [(seconds(ours[row].params_hash, number), seconds(theirs[row].params_hash, number)) for _ in range(SAMPLES)]
+        pairs = [
+            (seconds(ours[row].params_hash, number), seconds(theirs[row].params_hash, number)) for _ in range(SAMPLES)
+        ]
         mine, other = (statistics.median(column) * 1e6 for column in zip(*pairs, strict=True))
         ratio = statistics.median(one / two for one, two in pairs)
         print(f"{row:18} {mine:9.1f} {other:9.1f} {ratio:6.2f}  ≤ {target}")

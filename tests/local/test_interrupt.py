@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-LOOP = '''
+LOOP = """
 import os, pathlib, time
 BASE = pathlib.Path(os.environ["BASE"])
 
@@ -33,12 +33,14 @@ def train(self, run):
         time.sleep(0.01)
     run.log({"loss": 1.0}, step=step)
     (run.output / "weights.json").write_text("[1]")
-'''
+"""
 
 
 @pytest.fixture
 def looping(place):
-    place.write("tiny.py", (place.folder / "tiny.py").read_text() + LOOP + "\nTiny = type('Tiny', (Tiny,), {'train': train})\n")
+    place.write(
+        "tiny.py", (place.folder / "tiny.py").read_text() + LOOP + "\nTiny = type('Tiny', (Tiny,), {'train': train})\n"
+    )
     return place
 
 
@@ -142,7 +144,8 @@ def test_who_waits_takes_over_when_the_worker_is_killed(looping):
 def test_ten_at_once_over_three_keys_are_three_results(place):
     place.write("tiny.py", (place.folder / "tiny.py").read_text().replace("def train(self, run):", COUNTED))
     processes = [
-        place.start("run", "tiny.yaml", "-p", f"lr=0.{1 + i % 3}", "--mode", "train", BASE=str(place.folder)) for i in range(10)
+        place.start("run", "tiny.yaml", "-p", f"lr=0.{1 + i % 3}", "--mode", "train", BASE=str(place.folder))
+        for i in range(10)
     ]
     results = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * 10, results
