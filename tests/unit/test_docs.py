@@ -89,7 +89,7 @@ def names():
     (source,) = (block for block in blocks(DOCS / "forms.md", "python") if block.startswith("# optim.py"))
     module = types.ModuleType("optim")
     sys.modules["optim"] = module
-    exec(source, vars(module))
+    exec(compile(source, "optim.py", "exec", dont_inherit=True), vars(module))
     yield {
         **vars(typing), **vars(collections.abc), "math": math, "np": np, "datetime": datetime, "re": re, "sys": sys,
         "Path": pathlib.Path, "Decimal": decimal.Decimal, "Fraction": fractions.Fraction, "UUID": uuid.UUID,
@@ -208,14 +208,42 @@ def test_every_field_of_the_resource_is_described_with_its_default(where):
     assert shown == fields_of(MODELS[where])
 
 
-def test_the_fields_that_are_said_to_count_are_those_that_do():
-    """Of the others none reaches `key_parts`; the tests of the resource hold both lists against the keys."""
-    keyed = {codes(cells[0])[0] for cells in rows("resource.md", "Field", "Type", "Default", "In the key", "Meaning")
-             if cells[3].startswith("yes")}  # fmt: skip
-    source = pathlib.Path(resource.__file__).read_text()
-    reads = source.split("def hash_form")[1].split("def to_json")[0]
-    used = set(re.findall(r"self\.([a-z_]+)\b(?!\()", reads)) & set(resource.ExperimentSpec.model_fields)
-    assert keyed == {resource.ExperimentSpec.model_fields[name].alias for name in used} - {"image"}
+SPEC = resource.parse_experiment(
+    {
+        "apiVersion": resource.API_VERSION,
+        "kind": resource.KIND,
+        "metadata": {"name": "x"},
+        "spec": {
+            "config": "m:C",
+            "params": {"x": 1},
+            "codeVersion": "label:x",
+            "machineParams": {"train": {"nprocesses": 1}},
+        },
+    }
+).spec
+
+
+def edited(name: str) -> resource.ExperimentSpec:
+    """The spec with another value of one field."""
+    changes: dict[str, object] = {"hash_exclude": ("x",), "hash_as": {"x": 2}, "params_only_in": {"x": "test"}}
+    if name == "command":
+        return SPEC.model_copy(update={"config": None, "command": ("./run",), "key_machine": False})
+    if name == "machine_params":
+        changes[name] = resource.Machines(train=resource.MachineBlock(nprocesses=2))
+    if name not in changes:
+        value = getattr(SPEC, name)
+        other = {bool: True, int: 5, str: "label:y", tuple: ("y",), dict: {"y": "z"}, type(None): "y"}
+        changes[name] = other.get(type(value), "y")
+    return SPEC.model_copy(update={name: changes[name]})
+
+
+@pytest.mark.parametrize(
+    "row", rows("resource.md", "Field", "Type", "Default", "In the key", "Meaning"), ids=lambda row: row[0]
+)
+def test_a_field_is_in_the_key_if_the_page_says_so(row):
+    (alias,) = codes(row[0])
+    name = next(name for name, field in resource.ExperimentSpec.model_fields.items() if field.alias == alias)
+    assert (edited(name).keys()["train"][1] != SPEC.keys()["train"][1]) is row[3].startswith("yes")
 
 
 # --- machines -----------------------------------------------------------------------------------------------

@@ -19,15 +19,19 @@ def publish_shard(backend: Backend, output: Path, shard: Shard) -> Shard:
 
     The first success of an index wins. Raises InputError naming every file that cannot be an artifact.
     """
+    complete = replace(shard, files=store_files(backend, output))
+    _create(backend, complete)
+    return complete
+
+
+def store_files(backend: Backend, output: Path) -> tuple[File, ...]:
+    """Store every file below `output`, in the order of their names. Raises InputError naming each that cannot be."""
     paths = sorted(_files(output))
     faults = [Fault(path, what, "Write it under another name.") for path in paths if (what := path_fault(path))]
     faults += sorted(_odd(output), key=lambda fault: fault.path)
     if faults:
         raise InputError(*(Fault(f.path, f"cannot be an artifact: {f.what}.", f.fix) for f in faults))
-    files = tuple(_store(backend, output, path) for path in paths)
-    complete = replace(shard, files=files)
-    _create(backend, complete)
-    return complete
+    return tuple(_store(backend, output, path) for path in paths)
 
 
 def republish(backend: Backend, shard: Shard) -> bool:

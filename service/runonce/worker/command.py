@@ -12,23 +12,28 @@ from typing import Any
 
 from runonce.author.agree import prove_code
 from runonce.errors import Fault, SpecError
-from runonce.experiment.contract import CHECKPOINT, INPUT_TRAIN, OUTPUT, PARAMS, Contract
+from runonce.experiment.contract import CHECKPOINT, INPUT_TRAIN, OUTPUT, PARAMS
 from runonce.experiment.form import JSON, tag_of
 from runonce.experiment.spec import ExperimentSpec
+from runonce.worker.saved import SavedFolder
 
 _REFERENCE = re.compile(r"\$\(params\.([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)\)")
 
 
 def run_command(
-    spec: ExperimentSpec, contract: Contract, output: Path, inputs: Mapping[str, Path], scratch: Path
+    spec: ExperimentSpec, saved: SavedFolder, output: Path, inputs: Mapping[str, Path], scratch: Path
 ) -> tuple[int, dict[str, Any]]:
-    """Run it in the working directory; what it writes to the output folder is the artifact set."""
+    """Run it in the working directory; what it writes to the output folder is the artifact set.
+
+    What lies in its checkpoint folder when it ends without success is there again at the next attempt.
+    """
     prove_code(spec, Path.cwd())
     params = decoded(spec.params)
     path = scratch / "params.json"
     path.write_text(json.dumps(params), encoding="utf-8")
     checkpoint = scratch / "checkpoint"
     checkpoint.mkdir()
+    saved.restore(checkpoint)
     env = {**os.environ, PARAMS: str(path), OUTPUT: str(output), CHECKPOINT: str(checkpoint)}
     if "train" in inputs:
         env[INPUT_TRAIN] = str(inputs["train"])
@@ -39,6 +44,8 @@ def run_command(
         raise SpecError(
             Fault("spec.command", f"cannot be started: {error}.", "Name a program that is here, with its arguments.")
         ) from error
+    if done.returncode != 0:
+        saved.save(checkpoint)
     return done.returncode, {"resolvedParams": dict(spec.params)}
 
 

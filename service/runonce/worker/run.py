@@ -49,6 +49,7 @@ from runonce.store.url import open_store
 from runonce.worker.command import run_command
 from runonce.worker.loop import StopRequest, WorkerRun
 from runonce.worker.ranks import rank_env
+from runonce.worker.saved import SavedFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,15 @@ def _work(process: Process, stop: StopRequest) -> int:
     metrics: Mapping[str, float]
     facts: Mapping[str, Any]
     if process.spec.command is not None:
-        code, facts = run_command(process.spec, process.contract, process.output, inputs, process.scratch)
+        contract = process.contract
+        saved = SavedFolder(
+            process.backend,
+            cache_key=contract.cache_key,
+            round_=contract.round,
+            total=contract.total,
+            index=process.index,
+        )
+        code, facts = run_command(process.spec, saved, process.output, inputs, process.scratch)
         metrics = {}
     else:
         code, metrics, facts = _run_config(process, inputs, stop)

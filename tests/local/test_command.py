@@ -1,0 +1,135 @@
+"""Experiments that are programs in any language: arguments, parameters, folders, code, exit codes."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+FILE = """
+apiVersion: runonce.dev/v1alpha1
+kind: Experiment
+metadata: {name: program}
+spec:
+  command: [./run.sh, $(params.lr), "x$(params.deep.name)y"]
+  code: ["*.sh"]
+  params: {lr: 0.1, deep: {name: a b, none: {$none: true}}, t: {$tuple: [1, {$int: "9007199254740993"}]}}
+  env: {GREETING: $(HOME)}
+  retries: 0
+  machineParams:
+    train: {nprocesses: 2, coupled: false}
+    test: {nprocesses: 1}
+"""
+
+SCRIPT = """#!/bin/sh
+set -eu
+printf '%s|' "$@" > "$RUNONCE_OUTPUT/arguments"
+cp "$RUNONCE_PARAMS" "$RUNONCE_OUTPUT/params.json"
+printf '%s' "$GREETING" > "$RUNONCE_OUTPUT/greeting"
+pwd > "$RUNONCE_OUTPUT/place"
+if [ -n "${RUNONCE_INPUT_TRAIN:-}" ]; then ls "$RUNONCE_INPUT_TRAIN" > "$RUNONCE_OUTPUT/input"; fi
+"""
+
+
+@pytest.fixture
+def program(place):
+    place.write("program.yaml", FILE)
+    place.write("run.sh", SCRIPT).chmod(0o755)
+    return place
+
+
+def artifacts(done, mode: str) -> Path:
+    assert done.code == 0, done.err
+    return Path(done.json["modes"][mode]["artifacts"])
+
+
+def test_a_program_gets_its_arguments_parameters_and_folders_and_is_a_hit_the_second_time(program, tmp_path):
+    done = program.runonce("run", "../work/program.yaml", "-o", "json", cwd=_made(tmp_path / "elsewhere"))
+    train, test = artifacts(done, "train"), artifacts(done, "test")
+    assert (train / "arguments").read_text() == "0.1|xa by|"
+    assert json.loads((train / "params.json").read_text()) == {
+        "lr": 0.1,
+        "deep": {"name": "a b", "none": None},
+        "t": [1, 9007199254740993],
+    }
+    assert (train / "greeting").read_text() == "$(HOME)"
+    assert (train / "place").read_text().strip() == str(program.folder)
+    assert (train / "shard-1" / "arguments").exists()
+    assert "arguments" in (test / "input").read_text()
+    again = program.runonce("run", "program.yaml", "-o", "json")
+    assert [outcome["cacheHit"] for outcome in again.json["modes"].values()] == [True, True]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_the_files_of_its_code_count_and_no_others(program):
+    first = program.runonce("key", "program.yaml", "-o", "json").json["modes"]["train"]["cacheKey"]
+    program.write("notes.txt", "x")
+    assert program.runonce("key", "program.yaml", "-o", "json").json["modes"]["train"]["cacheKey"] == first
+    program.write("more.sh", "")
+    assert program.runonce("key", "program.yaml", "-o", "json").json["modes"]["train"]["cacheKey"] != first
+
+
+@pytest.mark.parametrize(("code", "exit_code", "reason"), [(3, 1, "Error"), (78, 2, "ConfigurationError"), (77, 1, "DamagedInput")])
+def test_its_exit_code_means_what_a_workers_means(program, code, exit_code, reason):
+    program.write("run.sh", f"#!/bin/sh\necho why\nexit {code}\n")
+    done = program.runonce("run", "program.yaml", "-o", "json")
+    assert (done.code, done.json["modes"]["train"]["message"]) == (exit_code, reason)
+    assert "why" in done.err
+
+
+def test_what_it_saved_when_it_ended_is_there_at_the_next_try(program):
+    program.write(
+        "run.sh",
+        '#!/bin/sh\nif [ -f "$RUNONCE_CHECKPOINT/sub/state" ]; then cp "$RUNONCE_CHECKPOINT/sub/state" "$RUNONCE_OUTPUT/state"; '
+        'exit 0; fi\nmkdir "$RUNONCE_CHECKPOINT/sub"; echo "step $JOB_COMPLETION_INDEX" > "$RUNONCE_CHECKPOINT/sub/state"; exit 75\n',
+    )
+    train = artifacts(program.runonce("run", "program.yaml", "--mode", "train", "-o", "json"), "train")
+    assert (train / "state").read_text() == "step 0\n"
+    assert (train / "shard-1" / "state").read_text() == "step 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "saying"),
+    [
+        ("./nothing.sh", "cannot be started: "),
+        ("$(params.nothing)", "names $(params.nothing), which params does not have"),
+    ],
+)
+def test_a_program_that_cannot_be_started_is_told(program, text, saying):
+    program.write("program.yaml", FILE.replace("./run.sh", text))
+    done = program.runonce("run", "program.yaml")
+    assert done.code == 2
+    assert saying in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_pinned_version_that_is_not_that_of_the_files_is_refused(program):
+    program.write("pinned.yaml", program.runonce("render", "program.yaml").out)
+    assert program.runonce("run", "pinned.yaml").code == 0
+    program.write("run.sh", SCRIPT + "# edited\n")
+    done = program.runonce("run", "pinned.yaml")
+    assert (done.code, "but the code here is source:" in done.err) == (2, True)
+
+
+def test_a_stopped_program_gets_sigterm_and_time(program):
+    program.write(
+        "run.sh",
+        "#!/bin/sh\ntrap 'echo saved > \"$RUNONCE_CHECKPOINT/state\"; exit 75' TERM\n"
+        'if [ -f "$RUNONCE_CHECKPOINT/state" ]; then exit 0; fi\n'
+        'touch "$BASE/up-$JOB_COMPLETION_INDEX"\nwhile :; do sleep 0.05; done\n',
+    )
+    process = program.start("run", "program.yaml", "--mode", "train", BASE=str(program.folder))
+    deadline = time.monotonic() + 60
+    while not all((program.folder / f"up-{i}").exists() for i in (0, 1)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert program.runonce("run", "program.yaml", "--mode", "train", BASE=str(program.folder)).code == 0
