@@ -75,7 +75,9 @@ def test_the_files_of_its_code_count_and_no_others(program):
     assert program.runonce("key", "program.yaml", "-o", "json").json["modes"]["train"]["cacheKey"] != first
 
 
-@pytest.mark.parametrize(("code", "exit_code", "reason"), [(3, 1, "Error"), (78, 2, "ConfigurationError"), (77, 1, "DamagedInput")])
+@pytest.mark.parametrize(
+    ("code", "exit_code", "reason"), [(3, 1, "Error"), (78, 2, "ConfigurationError"), (77, 1, "DamagedInput")]
+)
 def test_its_exit_code_means_what_a_workers_means(program, code, exit_code, reason):
     program.write("run.sh", f"#!/bin/sh\necho why\nexit {code}\n")
     done = program.runonce("run", "program.yaml", "-o", "json")

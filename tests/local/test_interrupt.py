@@ -157,3 +157,25 @@ COUNTED = """def train(self, run):
         import os
         with open(os.environ["BASE"] + "/starts", "a") as file:
             file.write(f"{self.params.lr}\\n")"""
+
+
+def test_two_homes_that_share_a_store_work_one_at_a_time(looping, tmp_path):
+    shared = ("--store", str(tmp_path / "shared"))
+    first = start(looping, *shared)
+    until((looping.folder / "up").exists)
+    second = looping.start(
+        "run",
+        "tiny.yaml",
+        "--mode",
+        "train",
+        "-o",
+        "json",
+        *shared,
+        BASE=str(looping.folder),
+        RUNONCE_HOME=str(tmp_path / "two"),
+    )
+    assert "its lease in the store is held by" in second.stderr.readline()
+    (looping.folder / "go").write_text("")
+    outs = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]
+    assert [out["modes"]["train"]["cacheHit"] for out in outs] == [False, True]
+    assert len(starts(looping)) == 1

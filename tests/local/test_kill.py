@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -94,10 +95,8 @@ def test_after_a_kill_at_any_moment_the_same_command_finishes_the_work(place, mo
         known = [pid for pid in pids(place) if alive(pid)]
         victims = {"run": [process.pid], "rank": draw.sample(known, min(1, len(known))), "all": [process.pid, *known]}
         for pid in victims[draw.choice(list(victims))]:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         if process.poll() is None and draw.random() < 0.5:
             process.kill()
         process.communicate(timeout=120)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from runonce.errors import NewerFormat
 from runonce.store.commit import complete_attempt, newest_round, probe
 from runonce.store.earlier import nearest_earlier
@@ -32,7 +33,13 @@ def kept(tmp_path):
 def test_its_results_are_listed_and_hit(kept):
     assert sorted(entry.name.rpartition("/")[2] for entry in kept.list("c/")) == sorted((TRAIN, TEST))
     train, test = probe(kept, TRAIN)[0], probe(kept, TEST)[0]
-    assert (train.name, train.total, train.files, train.tokens, train.missing) == ("kept", 2, 6, ("token",), ("layers",))
+    assert (train.name, train.total, train.files, train.tokens, train.missing) == (
+        "kept",
+        2,
+        6,
+        ("token",),
+        ("layers",),
+    )
     assert (train.metrics, test.metrics) == ({"loss": 0.5}, {"score": 0.5})
     assert dict(test.inputs) == {"train": train.manifest}
     assert find_commit(kept, TRAIN[:8]) == train

@@ -168,6 +168,9 @@ def test_a_digest_that_is_shown_is_that_of_the_object_above_it():
     for source, wanted in shown:
         value = json.loads(source)
         assert wanted == (digest(value) if "format" in value else params_hash(value))
+    (document,) = read_documents(blocks(DOCS / "resource.md", "yaml")[0].encode(), name="resource.md")
+    parts, key = resource.parse_experiment(document.value).spec.keys()["train"]
+    assert (parts.to_json(), key) == (value, wanted)
 
 
 # --- the resource -------------------------------------------------------------------------------------------
@@ -255,7 +258,10 @@ PLAN = ("Machine parameters", "Processes", "At once", "Cluster: GPUs a pod", "On
 def test_a_machine_that_is_shown_has_the_job_that_is_shown(row):
     machine = MachineParams(**eval(f"dict({codes(row[0])[0]})", {}))
     local = plan_job(machine, mode="test", local=True)
-    assert (str(local.completions), [list(slot) for slot in local.device_slots]) == (row[1], json.loads(codes(row[4])[0]))
+    assert (str(local.completions), [list(slot) for slot in local.device_slots]) == (
+        row[1],
+        json.loads(codes(row[4])[0]),
+    )
     if row[3].startswith("refused"):
         assert row[2] == f"{local.parallelism}, on one machine"
         with pytest.raises(InputError):

@@ -33,6 +33,7 @@ from runonce.experiment.job import Failure, Owner
 from runonce.experiment.phase import Phase
 from runonce.local.processes import LocalJobs
 from runonce.store.earlier import nearest_earlier
+from runonce.store.lease import Leases
 
 POLL_S = 0.1
 
@@ -81,6 +82,7 @@ class _Session:
         self._missing = _check(located)
         self._owner = Owner(uid=uuid.uuid4().hex, name=located.name)
         self._jobs = LocalJobs(context.settings.jobs, workdir=located.workdir)
+        self._leases = Leases(context.backend, self._jobs.place())
         self._progress = Progress(self._jobs)
         self._outcomes: Outcomes = {}
         self._anew: dict[str, str] = {}  # modes whose damaged result is made anew, with the token of the request
@@ -98,6 +100,7 @@ class _Session:
             finally:
                 self._progress.close()
                 self._jobs.close(hurry=True)
+                self._leases.close()
         return self._outcomes
 
     def _run_mode(self, mode: str) -> Outcome:
@@ -109,7 +112,7 @@ class _Session:
             return Outcome(cache_key=wanted.cache_key, phase=Phase.SUSPENDED, message=message, exit_code=STOPPED)
         joined = False
         while True:
-            decision = reconcile(wanted, self._jobs, self._context.backend, lambda: self._missing)
+            decision = reconcile(wanted, self._jobs, self._context.backend, self._leases, lambda: self._missing)
             match decision:
                 case rules.Hit(commit, from_cache):
                     try:

@@ -12,13 +12,14 @@ from runonce.controller.decide import Decision, Seen, Wanted
 from runonce.errors import JobExists, JobGone, StillEnding
 from runonce.experiment.canonical import canonical, digest
 from runonce.experiment.contract import Contract, Input
-from runonce.experiment.job import JobPlan, Jobs, Owner, Round, job_name
+from runonce.experiment.job import Failure, JobPlan, Jobs, Owner, Round, job_name
 from runonce.experiment.key import KeyParts
 from runonce.experiment.manifest import Commit
 from runonce.experiment.spec import ExperimentSpec
 from runonce.store.backend import Backend
-from runonce.store.commit import DamagedCommit, complete_attempt, newest_round, probe
+from runonce.store.commit import DamagedCommit, complete_attempt, newest_round, probe, record_failure
 from runonce.store.commit import commit as write_commit
+from runonce.store.lease import Leases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,9 @@ class ModeOf:
         )
 
 
-def reconcile(wanted: ModeOf, jobs: Jobs, backend: Backend, missing: Callable[[], tuple[str, ...]]) -> Decision:
+def reconcile(
+    wanted: ModeOf, jobs: Jobs, backend: Backend, leases: Leases, missing: Callable[[], tuple[str, ...]]
+) -> Decision:
     """Decide and do it; the caller asks again until the decision is Hit, Skip, Block or Fail.
 
     missing: the fields that a partial file left to the code's defaults, asked for once the result is there.
@@ -103,6 +106,8 @@ def reconcile(wanted: ModeOf, jobs: Jobs, backend: Backend, missing: Callable[[]
     decision = rules.decide(wanted.wanted(), seen)
     try:
         match decision:
+            case rules.Create() | rules.Replace() if holder := leases.hold(wanted.cache_key):
+                return rules.Wait(f"its lease in the store is held by {holder}")
             case rules.Create(round_):
                 jobs.create(wanted.plan(round_))
             case rules.Replace(round_, uid):
@@ -110,12 +115,17 @@ def reconcile(wanted: ModeOf, jobs: Jobs, backend: Backend, missing: Callable[[]
             case rules.Join(uid):
                 jobs.join(wanted.job_name, wanted.owner, uid=uid, cache_key=wanted.cache_key)
             case rules.Record(round_, uid):
+                record_failure(backend, wanted.cache_key, attempt=uid, round_=round_, failures=_failures(seen))
                 jobs.record(wanted.job_name, uid=uid, data=round_)
             case rules.Publish():
                 _publish(wanted, decision, backend, missing())
     except (JobExists, StillEnding, JobGone) as error:
         return rules.Wait(str(error))  # the world moved on between the look and the deed; look again
     return decision
+
+
+def _failures(seen: Seen) -> tuple[Failure, ...]:
+    return seen.job.failures if seen.job is not None else ()
 
 
 def observe(wanted: ModeOf, jobs: Jobs, backend: Backend) -> Seen:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import socket
 import sys
 import time
 import uuid
@@ -107,6 +110,18 @@ class LocalJobs:
             record = self._same(folder, uid)
             folder.write(replace(record, state=replace(record.state, suspended=value)))
 
+    def place(self) -> str:
+        """A name for this folder of Jobs, the same for all who use it and on no other machine."""
+        path = self._root / "place"
+        if not path.exists():
+            self._root.mkdir(parents=True, exist_ok=True)
+            own = self._root / f".{uuid.uuid4().hex}"
+            own.write_text(f"{socket.gethostname()}-{uuid.uuid4().hex}")
+            with contextlib.suppress(FileExistsError):
+                os.link(own, path)
+            own.unlink()
+        return path.read_text()
+
     def logs(self, name: str, uid: str) -> Path:
         """The folder of an attempt's logs, one `<index>.log` each."""
         return self._folder(name).attempt(uid) / "logs"
@@ -133,7 +148,7 @@ class LocalJobs:
 
     def _all(self) -> Iterator[JobState]:
         if self._root.is_dir():
-            for path in sorted(self._root.iterdir()):
+            for path in sorted(path for path in self._root.iterdir() if path.is_dir()):
                 record = JobFolder(path).read()
                 if record is not None:
                     yield record.state

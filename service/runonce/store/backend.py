@@ -77,6 +77,10 @@ def failure_name(cache_key: str, attempt: str) -> str:
     return f"f/{cache_key}/{attempt}"
 
 
+def lease_name(cache_key: str) -> str:
+    return f"l/{cache_key}"
+
+
 def experiment_name(name: str, cache_key: str) -> str:
     """Empty marker: which keys an experiment of this name ever had."""
     return f"n/{name}/{cache_key}"

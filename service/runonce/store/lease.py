@@ -1,0 +1,97 @@
+"""Who makes a result, where several machines or users share a store. It saves work; correctness rests on the commit.
+
+A lease is one small record that its holder renews. No two clocks are compared: who waits takes it over when it has seen
+the same ETag for one lease time on its own clock. Every record has a fresh nonce: equal bytes would have equal ETags.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+
+from runonce.errors import PreconditionFailed, StoreError
+from runonce.experiment.canonical import canonical, parse
+from runonce.store.backend import Backend, lease_name
+
+TTL_S = 30.0
+
+
+@dataclass
+class _Held:
+    etag: str
+    done: threading.Event
+
+
+class Leases:
+    """Leases that this process holds or waits for. holder: names the place whose Jobs this process can see.
+
+    A lease of the same holder is taken at once: among those who see the same Jobs these are the lock.
+    """
+
+    def __init__(self, backend: Backend, holder: str, *, ttl_s: float = TTL_S) -> None:
+        self._backend, self._holder, self._ttl_s = backend, holder, ttl_s
+        self._held: dict[str, _Held] = {}
+        self._seen: dict[str, tuple[str, float]] = {}  # ETag of another's lease, and since when
+
+    def hold(self, cache_key: str) -> str | None:
+        """Take the lease and keep it; None when it is ours, else who holds it. Never blocks."""
+        if cache_key in self._held:
+            return None
+        name = lease_name(cache_key)
+        found = self._backend.get(name)
+        try:
+            if found is None:
+                etag = self._backend.put(name, self._record(), create=True)
+            else:
+                holder = _holder(found[0])
+                if holder != self._holder and not self._expired(cache_key, found[1]):
+                    return holder
+                etag = self._backend.put(name, self._record(), if_match=found[1])
+        except PreconditionFailed:
+            return "another one, since just now"
+        held = self._held[cache_key] = _Held(etag, threading.Event())
+        threading.Thread(target=self._keep, args=(name, held), daemon=True).start()
+        return None
+
+    def release(self, cache_key: str) -> None:
+        held = self._held.pop(cache_key, None)
+        if held is None:
+            return
+        held.done.set()
+        try:
+            self._backend.delete(lease_name(cache_key), if_match=held.etag)
+        except StoreError:
+            return  # another's by now, or it runs out by itself
+
+    def close(self) -> None:
+        for cache_key in list(self._held):
+            self.release(cache_key)
+
+    def _expired(self, cache_key: str, etag: str) -> bool:
+        now = time.monotonic()
+        before, since = self._seen.get(cache_key, ("", now))
+        if before != etag:
+            self._seen[cache_key] = etag, now
+            return False
+        return now - since >= self._ttl_s
+
+    def _keep(self, name: str, held: _Held) -> None:
+        while not held.done.wait(self._ttl_s / 3):
+            try:
+                held.etag = self._backend.put(name, self._record(), if_match=held.etag)
+            except PreconditionFailed:
+                return  # taken over: the commit will say whose result counts
+            except StoreError:
+                continue  # tried again in time, or taken over
+
+    def _record(self) -> bytes:
+        return canonical({"format": 1, "kind": "lease", "holder": self._holder, "nonce": uuid.uuid4().hex})
+
+
+def _holder(data: bytes) -> str:
+    try:
+        return str(parse(data)["holder"])
+    except (ValueError, KeyError, TypeError):
+        return "a damaged record"  # it runs out like any other
