@@ -115,6 +115,16 @@ def test_all_faults_of_all_documents_are_named_together(place):
         ("tiny:Tiny", "tiny:Tinny", "tiny has no Tinny. Did you mean Tiny?"),
         ("tiny:Tiny", "tiny:Params", "tiny:Params is no ExperimentConfig"),
         ("tiny:Tiny", "__main__:Tiny", "__main__"),
+        (
+            "keyMachine: true",
+            "keyMachine: true\n  hashExclude: [stepps]",
+            "names 'stepps', no field of Params. Did you mean steps?",
+        ),
+        (
+            "keyMachine: true",
+            "keyMachine: true\n  paramsOnlyIn: {lr: test}",
+            "spec.paramsOnlyIn.lr: is kept to test here and not by Params",
+        ),
         ("keyMachine: true", "seed: 0", "spec.keyMachine: is not given, and Tiny brings its own loop"),
         (
             "keyMachine: true",
@@ -157,6 +167,9 @@ def test_another_spelling_than_the_one_that_is_hashed_is_refused_with_the_right_
         ("needs:Tiny", "needs cannot be imported: ModuleNotFoundError: No module named 'no_such_thing'"),
         ("lacks:Lacks", "lacks:Lacks lacks create_model, machine_params, make_sampler_fn, tag, training_pipeline"),
         ("raises:Raises", "Raises.tag raised RuntimeError: no"),
+        ("machine:Env", "spec.machineParams.train.env.A: is 1; text is meant"),
+        ("machine:Resource", "spec.machineParams.train.gpuResource: is 3; text is meant"),
+        ("big:Big", "spec.params: is "),
         ("machine:Bad", "spec.machineParams.train.gpuIds: has 3 different ids for 2 processes"),
         ("lambdas:Lambdas", "params.f: is a lambda"),
         ("lambdas:Deep", "params.f.a[0].b"),
@@ -175,10 +188,19 @@ def test_a_class_that_cannot_be_used(place, target, saying):
     place.write(
         "machine.py",
         "from tiny import Tiny\nclass Bad(Tiny):\n"
-        " def machine_params(self, mode='train', **kwargs): return {'nprocesses': 2, 'gpu_ids': [0, 1, 2]}\n",
+        " def machine_params(self, mode='train', **kwargs): return {'nprocesses': 2, 'gpu_ids': [0, 1, 2]}\n"
+        "class Env(Tiny):\n"
+        " def machine_params(self, mode='train', **kwargs): return {'nprocesses': 1, 'env': {'A': 1}}\n"
+        "class Resource(Tiny):\n"
+        " def machine_params(self, mode='train', **kwargs): return {'nprocesses': 1, 'gpu_resource': 3}\n",
     )
     place.write("lambdas.py", LAMBDAS)
     place.write("pinned.py", PINNED)
+    place.write(
+        "big.py",
+        "from dataclasses import dataclass\nfrom tiny import Params, Tiny\n@dataclass\nclass P(Params):\n"
+        "    label: str = 'x' * 70000\nclass Big(Tiny):\n    Params = P\n",
+    )
     refuse(place, "run", target, saying=[saying])
 
 

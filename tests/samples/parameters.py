@@ -132,3 +132,8 @@ class Declared(ExperimentParameters):
     fr: fractions.Fraction = fractions.Fraction(1, 3)
     uid: uuid.UUID = uuid.UUID(int=5)
     nested: Nested = D.field(default_factory=Nested)
+
+
+@D.dataclass
+class Holder:
+    inner: Any = None

@@ -114,3 +114,26 @@ def test_size_has_a_limit_with_its_own_message():
     check_size({"x": "a" * (MAX_BYTES - 8)}, "params")
     with pytest.raises(SpecError, match=r"params: is 65,5\d\d bytes as JSON; an API server takes up to 65,536"):
         check_size({"x": "a" * MAX_BYTES}, "params")
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "tuple", "dataclass"])
+def test_whatever_render_writes_is_not_too_deep(kind):
+    import parameters as sample
+
+    from runonce.errors import RenderError
+    from runonce.experiment.params import describe
+
+    wrap = {
+        "list": lambda value: [value],
+        "dict": lambda value: {"a": value},
+        "tuple": lambda value: (value,),
+        "dataclass": sample.Holder,
+    }[kind]
+    value, forms = 1, []
+    while True:
+        try:
+            forms.append(describe(sample.Anything(x=value)).params)
+        except RenderError:
+            break
+        value = wrap(value)
+    check_form(forms[-1], "spec", "params")

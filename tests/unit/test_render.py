@@ -11,7 +11,7 @@ import os
 import pathlib
 import uuid
 from collections import Counter, OrderedDict
-from typing import Any
+from typing import Any, NotRequired, Required, TypedDict
 
 import attrs
 import numpy as np
@@ -69,7 +69,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "form"), FORMS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("value", "form"), FORMS, ids=[type(value).__name__ for value, _ in FORMS])
 def test_a_value_has_one_form_and_comes_back_from_it(value, form):
     assert render(sample.Anything(x=value)) == {"x": form}
     twin = load(sample.Anything, {"x": form}, find_imported)
@@ -115,6 +115,23 @@ def test_everything_declared_comes_back_with_its_type():
     twin = load(sample.Declared, render(made), find_imported)
     assert twin == made
     assert [type(value) for value in twin.tv] == [float, float]
+
+
+class Keys(TypedDict, total=False):
+    a: Required[int]
+    b: NotRequired[float]
+    c: str
+
+
+def test_marks_of_a_typed_dict_are_seen_where_annotations_are_text():
+    @D.dataclass
+    class Typed(ExperimentParameters):
+        keys: Keys = D.field(default_factory=lambda: {"a": 1})
+
+    assert render(Typed()) == {"keys": {"a": 1}}
+    assert load(Typed, {"keys": {"a": 2, "b": 3}}, find_imported).keys == {"a": 2, "b": 3.0}
+    with pytest.raises(LoadError, match="keys.a: is missing"):
+        load(Typed, {"keys": {"b": 1}}, find_imported)
 
 
 def test_a_number_gets_the_declared_type():
@@ -205,7 +222,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("value", "message"), [row for row in REFUSED if row[1]], ids=lambda value: str(value)[:25])
+@pytest.mark.parametrize(
+    ("value", "message"), [row for row in REFUSED if row[1]], ids=[type(row[0]).__name__ for row in REFUSED if row[1]]
+)
 def test_a_value_without_a_form_is_refused_where_it_stands(value, message):
     with pytest.raises(RenderError) as caught:
         render(sample.Anything(x={"a": [1, {"b": value}]} if message != "levels deep" else value))

@@ -221,3 +221,35 @@ def test_an_annotation_without_nulls_or_of_other_params_says_nothing(params):
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"spec": []}'])
 def test_an_annotation_that_cannot_be_read_says_nothing(text):
     parse_experiment(resource(annotations={LAST_APPLIED: text}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"env": {"RUNONCE_MODE": "x"}}, "spec.env.RUNONCE_MODE: is set by Runonce itself. Choose another name."),
+        (
+            {"env": {"A": "1"}, "machineParams": {"train": {"nprocesses": 1, "env": {"A": "2"}}}},
+            "spec.machineParams.train.env.A: is given in spec.env too, where it is in the key.",
+        ),
+        ({"envFrom": [{"prefix": "P_"}]}, "spec.envFrom[0]: has none of configMap, secret. Give one of them."),
+        (
+            {"volumes": [{"name": "d", "mountPath": "/d", "secret": "s", "hostPath": "/h"}]},
+            "spec.volumes[0]: has secret, hostPath of persistentVolumeClaim, configMap, secret, hostPath.",
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_refused(change, message):
+    with pytest.raises(SpecError) as caught:
+        parse(**change)
+    assert message in str(caught.value)
+
+
+def test_a_command_excludes_only_what_it_has():
+    base = {
+        "command": ["x"],
+        "codeVersion": "label:x",
+        "params": {"a": 1},
+        "machineParams": {"train": {"nprocesses": 1}},
+    }
+    with pytest.raises(SpecError, match="names 'b', which params does not have"):
+        parse_experiment(resource(base | {"hashExclude": ["b"]}))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from runonce.author import entry
 from runonce.author.source import SourceList, explain_mismatch
 from runonce.author.version import source_version
-from runonce.errors import CodeError, Fault, NotCanonical
+from runonce.errors import CodeError, Fault, NotCanonical, SpecError, raise_all
 from runonce.experiment.canonical import canonical
 from runonce.experiment.config import ExperimentConfig
+from runonce.experiment.key import pointer
 from runonce.experiment.params import describe
+from runonce.experiment.render_types import ONLY_IN, near
 from runonce.experiment.spec import ExperimentSpec
 
 _RENEW = "Start with the code that the file pins, or renew the file by `runonce render -f FILE`."
@@ -71,6 +75,7 @@ def check_class(cls: type[ExperimentConfig], spec: ExperimentSpec) -> dict[str, 
     ]
     if faults:
         raise NotCanonical(*faults).under("spec", "params")
+    raise_all([SpecError(fault) for fault in _check_names(cls, spec)])
     if spec.key_machine is None and entry.overridden_loops(cls):
         raise CodeError(
             Fault(
@@ -91,6 +96,20 @@ def check_class(cls: type[ExperimentConfig], spec: ExperimentSpec) -> dict[str, 
             reason="PartialFile",
         )
     return full
+
+
+def _check_names(cls: type[ExperimentConfig], spec: ExperimentSpec) -> Iterator[Fault]:
+    """What the file keeps out of a key has to be a field, and what it keeps to one mode be kept there by the class."""
+    fields = {field.name: field.metadata.get(ONLY_IN) for field in dataclasses.fields(cls.Params)}
+    for name in (*spec.hash_exclude, *spec.hash_as):
+        if pointer(name)[0] not in fields:
+            where = "hashExclude" if name in spec.hash_exclude else "hashAs"
+            yield Fault(f"spec.{where}", f"names {name!r}, no field of {cls.Params.__qualname__}.", near(name, fields))
+    for name, mode in spec.params_only_in.items():
+        if not name.startswith("/") and fields.get(name) != mode:
+            what = f"is kept to {mode} here and not by {cls.Params.__qualname__}, so other modes could read it unseen."
+            fix = f'Write {name} = only_in("{mode}", default=…) in the class, or remove the line.'
+            yield Fault("", what, fix).under("spec", "paramsOnlyIn", name)
 
 
 def missing_fields(full: dict[str, Any], spec: ExperimentSpec) -> tuple[str, ...]:

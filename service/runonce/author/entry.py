@@ -6,7 +6,7 @@ import importlib
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runonce.author.version import source_list
@@ -14,10 +14,10 @@ from runonce.errors import EntryError, Fault, InputError, LoadError
 from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.form import JSON
 from runonce.experiment.key import MODES, check_pin, digest_of_identity
-from runonce.experiment.machine import MachineParams, machine_params_of, plan_job
+from runonce.experiment.machine import MachineParams, gpu_id, machine_params_of, plan_job, process_count
 from runonce.experiment.params import Description, ExperimentParameters, load, render_checked
 from runonce.experiment.render_types import near
-from runonce.experiment.spec import ExperimentSpec, MachineBlock, Machines
+from runonce.experiment.spec import ExperimentSpec, MachineBlock, Machines, parse_experiment, to_resource
 
 MAX_TAG = 54  # with a hyphen and 8 hex digits it is a name of 63
 
@@ -96,9 +96,10 @@ def make_config(
     name: str,
     mode: str | None = None,
     pin: str | None = None,
+    overwrite: bool = False,
 ) -> ExperimentConfig:
     """The config as the program sees it: from the rendered form alone, here as in a cluster."""
-    params = load_params(cls, form, name=name, mode=mode, pin=pin)
+    params = load_params(cls, form, name=name, mode=mode, pin=pin, overwrite=overwrite)
     try:
         return cls(params)
     except InputError:
@@ -114,9 +115,10 @@ def load_params(
     name: str,
     mode: str | None = None,
     pin: str | None = None,
+    overwrite: bool = False,
 ) -> ExperimentParameters:
     try:
-        return load(cls.Params, form, find_named, mode=mode, name=name, hash=pin)
+        return load(cls.Params, form, find_named, mode=mode, name=name, hash=pin, overwrite=overwrite)
     except InputError as error:
         raise error.under("spec", "params") from None
 
@@ -157,7 +159,8 @@ def describe_class(
         machine_params=machines_of(config),
         overwrite=params.overwrite,
     )
-    return experiment_name(tag, spec), spec
+    name = experiment_name(tag, spec)
+    return name, parse_experiment(to_resource(name, spec)).spec  # what a file cannot say a class cannot either
 
 
 def render_params(params: ExperimentParameters) -> Description:
@@ -206,11 +209,12 @@ def machines_of(config: ExperimentConfig) -> Machines:
 
 
 def _block(machine: MachineParams) -> MachineBlock:
-    several = not isinstance(machine.nprocesses, int)
+    counts = machine.nprocesses
+    several = isinstance(counts, Sequence)
     return MachineBlock(
-        nprocesses=None if several else machine.nprocesses,  # type: ignore[arg-type]
-        nprocesses_per_device=tuple(machine.nprocesses) if several else None,  # type: ignore[arg-type]
-        gpu_ids=tuple(machine.gpu_ids),
+        nprocesses=None if several else process_count(counts),
+        nprocesses_per_device=tuple(map(process_count, counts)) if several else None,  # type: ignore[arg-type]
+        gpu_ids=tuple(map(gpu_id, machine.gpu_ids)),
         gpu_resource=machine.gpu_resource,
         coupled=machine.coupled,
         env=dict(machine.env),

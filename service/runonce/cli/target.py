@@ -120,8 +120,9 @@ def completed(located: Located) -> ExperimentSpec:
         spec = _remade(
             spec,
             params=description.params,
-            hash_exclude=tuple(sorted({*spec.hash_exclude, *description.exclude})),
-            hash_as={**description.hash_as, **spec.hash_as},
+            # Where the file says how a field counts, it keeps its word.
+            hash_exclude=tuple(sorted({*spec.hash_exclude, *(set(description.exclude) - set(spec.hash_as))})),
+            hash_as={n: v for n, v in description.hash_as.items() if n not in spec.hash_exclude} | spec.hash_as,
             params_only_in={**description.only_in, **spec.params_only_in},
             key_machine=True if loops and spec.key_machine is None else spec.key_machine,
         )

@@ -80,7 +80,7 @@ class ModeOf:
             name=self.name,
             inputs=self.inputs or {},
         )
-        env = {**self.spec.env, **(block.env if block else {}), **(self.extra_env or {}), **contract.to_env()}
+        env = {**(self.extra_env or {}), **self.spec.env, **(block.env if block else {}), **contract.to_env()}
         return JobPlan(
             name=self.job_name,
             cache_key=self.cache_key,

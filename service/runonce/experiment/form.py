@@ -31,7 +31,8 @@ def check_form(value: JSON, *path: str | int) -> None:
     """
     faults: list[Fault] = []
     spelling: list[Fault] = []
-    _walk(value, path, faults, spelling)
+    # `render` counts a tag and what it holds as one or two levels; whatever it writes has to pass here.
+    _walk(value, path, len(path) + MAX_DEPTH + 1, faults, spelling)
     if faults:
         raise SpecError(*faults, *spelling)
     if spelling:
@@ -53,7 +54,7 @@ _NULL = (
 )
 
 
-def _walk(value: JSON, path: tuple[str | int, ...], faults: list[Fault], spelling: list[Fault]) -> None:
+def _walk(value: JSON, path: tuple[str | int, ...], limit: int, faults: list[Fault], spelling: list[Fault]) -> None:
     kind = type(value)
     if kind is str:
         if not value.isascii() and _surrogate(value):
@@ -64,13 +65,13 @@ def _walk(value: JSON, path: tuple[str | int, ...], faults: list[Fault], spellin
             faults.append(Fault("", *what).under(*path))
     elif kind is bool:
         pass
-    elif len(path) > MAX_DEPTH:
+    elif len(path) > limit:
         faults.append(Fault("", f"is nested more than {MAX_DEPTH} levels deep.", "Flatten it.").under(*path[:6]))
     elif kind is list:
         for index, item in enumerate(value):
-            _walk(item, (*path, index), faults, spelling)
+            _walk(item, (*path, index), limit, faults, spelling)
     elif kind is dict:
-        _walk_mapping(value, path, faults, spelling)
+        _walk_mapping(value, path, limit, faults, spelling)
     elif value is None:
         faults.append(Fault("", "is null.", _NULL).under(*path))
     else:
@@ -78,7 +79,7 @@ def _walk(value: JSON, path: tuple[str | int, ...], faults: list[Fault], spellin
 
 
 def _walk_mapping(
-    value: dict[str, JSON], path: tuple[str | int, ...], faults: list[Fault], spelling: list[Fault]
+    value: dict[str, JSON], path: tuple[str | int, ...], limit: int, faults: list[Fault], spelling: list[Fault]
 ) -> None:
     tag = tag_of(value)
     if tag is None:
@@ -86,18 +87,18 @@ def _walk_mapping(
             if key.startswith("$") or (not key.isascii() and _surrogate(key)):
                 faults.append(Fault("", *_bad_key(key)).under(*path))
             else:
-                _walk(item, (*path, key), faults, spelling)
+                _walk(item, (*path, key), limit, faults, spelling)
         return
     what = _TAGS[tag](value)
     if what:
         spelling.append(Fault("", what).under(*path))
     elif tag in ("$tuple", "$set", "$frozenset", "$map"):
-        _walk(value[tag], (*path, tag), faults, spelling)
+        _walk(value[tag], (*path, tag), limit, faults, spelling)
     elif tag == "$type":
-        _walk(value["value"], (*path, "value"), faults, spelling)
+        _walk(value["value"], (*path, "value"), limit, faults, spelling)
     elif tag == "$ref":
         for key in ("args", "kwargs"):
-            _walk(value.get(key, []), (*path, key), faults, spelling)
+            _walk(value.get(key, []), (*path, key), limit, faults, spelling)
     if not what and tag in ("$set", "$frozenset", "$map") and not _ordered(value[tag], pairs=tag == "$map"):
         spelling.append(Fault("", f"{tag} stands out of order, or twice.", _ORDER).under(*path))
 

@@ -55,6 +55,11 @@ class JobShape:
     reason: str = ""
 
     @property
+    def shares_devices(self) -> bool:
+        """Whether several processes may run on one GPU at one time."""
+        return self.gpus_per_process > 0 and len(set(self.device_slots)) < self.parallelism
+
+    @property
     def gpus(self) -> int:
         """The most GPUs that the Job holds at one time."""
         return self.parallelism * self.gpus_per_process
@@ -160,6 +165,13 @@ def _checked(machine: MachineParams) -> tuple[list[int], list[int]]:
                 ids.append(gpu_id(value))
             except ValueError as error:
                 faults.append(Fault(f"gpuIds[{position}]", str(error)))
+    if machine.gpu_resource is not None and (not isinstance(machine.gpu_resource, str) or not machine.gpu_resource):
+        faults.append(Fault("gpuResource", f"is {machine.gpu_resource!r}; text is meant.", "Write nvidia.com/gpu."))
+    if not isinstance(machine.env, Mapping):
+        faults.append(Fault("env", f"is {machine.env!r}; a mapping is meant."))
+    else:
+        bad = {name: value for name, value in machine.env.items() if type(name) is not str or type(value) is not str}
+        faults += [Fault("", f"is {value!r}; text is meant.").under("env", str(name)) for name, value in bad.items()]
     if machine.coupled is not None and not isinstance(machine.coupled, bool):
         faults.append(Fault("coupled", f"is {machine.coupled!r}; true or false is meant."))
     if not faults:

@@ -538,8 +538,15 @@ def _checked(cls: type) -> Codec:
 
 
 def _typed_dict_codec(cls: type) -> Codec:
-    codecs = {name: _field_codec(cls, name, _required(hint)) for name, hint in _hints(cls).items()}
-    required: frozenset[str] = cls.__required_keys__  # type: ignore[attr-defined]
+    hints = _hints(cls)
+    codecs = {name: _field_codec(cls, name, _unmarked(hint)) for name, hint in hints.items()}
+    # By the hints: where annotations are text, the class itself cannot know its marks.
+    marks = {name: typing.get_origin(hint) for name, hint in hints.items()}
+    required = {
+        name
+        for name, mark in marks.items()
+        if mark is typing.Required or (mark is not typing.NotRequired and name in cls.__required_keys__)  # type: ignore[attr-defined]
+    }
 
     def each(value: Any, direction: Callable[[Codec, Any], Any], error: Callable[..., InputError]) -> Any:
         if type(value) is not dict:
@@ -564,7 +571,7 @@ def _typed_dict_codec(cls: type) -> Codec:
     return Codec(lambda value, walk: each(value, lambda codec, entry: codec.render(entry, walk), fault), load)
 
 
-def _required(hint: Any) -> Any:
+def _unmarked(hint: Any) -> Any:
     return typing.get_args(hint)[0] if typing.get_origin(hint) in (typing.Required, typing.NotRequired) else hint
 
 

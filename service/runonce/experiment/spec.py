@@ -18,6 +18,7 @@ from runonce.experiment.canonical import digest
 from runonce.experiment.form import check_form, check_size
 from runonce.experiment.key import MODES, KeyParts, cache_key, check_pin, hash_form, params_hash, pointer
 from runonce.experiment.machine import MAX_PROCESSES, JobShape, MachineParams, gpu_id, plan_job, process_count
+from runonce.experiment.render_types import near
 
 API_VERSION = "runonce.dev/v1alpha1"
 KIND = "Experiment"
@@ -293,6 +294,8 @@ def _check(spec: ExperimentSpec) -> Iterator[Fault]:
     yield from _check_names(spec)
     if spec.hash is not None:
         yield from _guard(lambda: check_pin(spec.hash), "spec")
+    yield from _check_env(spec)
+    yield from _check_sources(spec)
     for mode in spec.modes():
         yield from _guard(lambda mode=mode: spec.shape(mode, local=True))
     if not any(True for _ in spec.modes()):
@@ -328,6 +331,33 @@ def _check_entry(spec: ExperimentSpec) -> Iterator[Fault]:
         yield Fault("spec", "codePackages and paramsOnlyIn go with config.", "Remove them.")
 
 
+def _check_env(spec: ExperimentSpec) -> Iterator[Fault]:
+    places: list[tuple[tuple[str, ...], Mapping[str, str]]] = [(("spec", "env"), spec.env)]
+    for mode in spec.modes():
+        block = spec.block(mode)
+        places.append((("spec", "machineParams", mode, "env"), block.env if block else {}))
+    for path, env in places:
+        for name in env:
+            if name.startswith("RUNONCE_") or name == "JOB_COMPLETION_INDEX":
+                yield Fault("", "is set by Runonce itself.", "Choose another name.").under(*path, name)
+            elif env is not spec.env and name in spec.env:
+                fix = "Give it once: there if it can change the result, here if not."
+                yield Fault("", "is given in spec.env too, where it is in the key.", fix).under(*path, name)
+
+
+def _check_sources(spec: ExperimentSpec) -> Iterator[Fault]:
+    kinds = {
+        "envFrom": (spec.env_from, ("config_map", "secret")),
+        "volumes": (spec.volumes, ("persistent_volume_claim", "config_map", "secret", "host_path")),
+    }
+    for field, (entries, sources) in kinds.items():
+        for position, entry in enumerate(entries):
+            given = [to_camel(name) for name in sources if getattr(entry, name) is not None]
+            if len(given) != 1:
+                what = f"has {', '.join(given) or 'none'} of {', '.join(map(to_camel, sources))}."
+                yield Fault("", what, "Give one of them.").under("spec", field, position)
+
+
 def _check_names(spec: ExperimentSpec) -> Iterator[Fault]:
     given: dict[tuple[str, ...], str] = {}
     groups = {"hashExclude": spec.hash_exclude, "hashAs": spec.hash_as}
@@ -341,6 +371,8 @@ def _check_names(spec: ExperimentSpec) -> Iterator[Fault]:
             if segments in given:
                 yield Fault(f"spec.{field}", f"names {name!r}, which {given[segments]} names too.", "Drop one of them.")
             given[segments] = field
+            if spec.command is not None and segments[0] not in spec.params and field == "hashExclude":
+                yield Fault(f"spec.{field}", f"names {name!r}, which params does not have.", near(name, spec.params))
     for name in spec.params_only_in:
         yield from _guard(lambda name=name: pointer(name), "spec", "paramsOnlyIn")
     if not spec.hash_as:
@@ -441,8 +473,6 @@ def _short(value: Any) -> str:
 
 
 def _suggest(path: list[int | str]) -> str:
-    from runonce.experiment.render_types import near
-
     model: Any = Experiment
     for segment in path[:-1]:
         field = next((f for n, f in model.model_fields.items() if segment in (n, f.alias)), None)

@@ -6,13 +6,16 @@ import torch
 import torch.distributed as dist
 
 
-def join(*, coupled: bool, total: int) -> torch.device:
-    """Choose the device and enter the group (nccl on GPUs, gloo on the CPU); reads RANK and MASTER_ADDR."""
+def join(*, coupled: bool, total: int, shared: bool) -> torch.device:
+    """Choose the device and enter the group; reads RANK and MASTER_ADDR.
+
+    nccl on GPUs, gloo on the CPU, and also where ranks share a GPU, which nccl refuses.
+    """
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if coupled and total > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" and not shared else "gloo")
     return device
 
 

@@ -138,6 +138,8 @@ def _work(process: Process, stop: StopRequest) -> int:
     inputs = _restore_inputs(process)
     metrics: Mapping[str, float]
     facts: Mapping[str, Any]
+    total, coupled = process.contract.total, process.shape.coupled
+    os.environ.update(rank_env(os.environ, index=process.index, total=total, coupled=coupled))
     if process.spec.command is not None:
         contract = process.contract
         saved = SavedFolder(
@@ -153,7 +155,7 @@ def _work(process: Process, stop: StopRequest) -> int:
         code, metrics, facts = _run_config(process, inputs, stop)
     if code != DONE:
         return code
-    facts = {**facts, **_facts(), "seconds": round(time.time() - started, 3)}
+    facts = {**facts, **_facts(process.spec), "seconds": round(time.time() - started, 3)}
     publish_shard(process.backend, process.output, process.shard(metrics=metrics, facts=facts))
     return DONE
 
@@ -174,18 +176,18 @@ def _run_config(
     listed = agree.prove_code(spec, Path.cwd())
     cls = entry.find_class(spec.config or "")
     facts = {"resolvedParams": agree.check_class(cls, spec)}
-    params = entry.load_params(cls, spec.params, name=contract.name, mode=contract.mode, pin=spec.hash)
+    given: Any = {"name": contract.name, "mode": contract.mode, "pin": spec.hash, "overwrite": spec.overwrite}
+    params = entry.load_params(cls, spec.params, **given)
     skip = (*spec.hash_exclude, *spec.hash_as)
     before = fingerprint(params, exclude=skip)
-    config = entry.make_config(cls, spec.params, name=contract.name, mode=contract.mode, pin=spec.hash)
+    config = entry.make_config(cls, spec.params, **given)
     config.params = params
     _check_unchanged(before, params, skip, "building the config")
 
-    os.environ.update(rank_env(os.environ, index=process.index, total=contract.total, coupled=shape.coupled))
     from runonce.worker import group
     from runonce.worker.checkpoint import Checkpoints
 
-    device = group.join(coupled=shape.coupled, total=contract.total)
+    device = group.join(coupled=shape.coupled, total=contract.total, shared=shape.shares_devices)
     group.seed_all(spec.seed)
     run = WorkerRun(
         mode=contract.mode,
@@ -254,15 +256,19 @@ def _call_loop(config: ExperimentConfig, run: WorkerRun) -> int:
     return DONE
 
 
-def _facts() -> dict[str, Any]:
+def _facts(spec: ExperimentSpec) -> dict[str, Any]:
     """What may matter for a result and is not in its key."""
-    versions = {"runonce": runonce.__version__, "python": platform.python_version()}
-    for name in ("torch", "numpy"):
-        if name in sys.modules:
-            versions[name] = metadata.version(name)
+    distributions = metadata.packages_distributions()
+    installed = {name for module in list(sys.modules) for name in distributions.get(module, ())}
+    versions = {name: metadata.version(name) for name in sorted(installed)}
     torch: Any = sys.modules.get("torch")
     device = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "cpu"
-    return {"versions": versions, "platform": platform.platform(), "device": device}
+    return {
+        "versions": {**versions, "runonce": runonce.__version__, "python": platform.python_version()},
+        "platform": platform.platform(),
+        "device": device,
+        **({"image": spec.image} if spec.image is not None else {}),
+    }
 
 
 if __name__ == "__main__":
