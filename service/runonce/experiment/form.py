@@ -31,8 +31,8 @@ def check_form(value: JSON, *path: str | int) -> None:
     """
     faults: list[Fault] = []
     spelling: list[Fault] = []
-    # `render` counts a tag and what it holds as one or two levels; whatever it writes has to pass here.
-    _walk(value, path, len(path) + MAX_DEPTH + 1, faults, spelling)
+    # The value itself is the first level, wherever it stands; a tag and what it holds are one level, as in `render`.
+    _walk(value, path, len(path) + MAX_DEPTH - 1, faults, spelling)
     if faults:
         raise SpecError(*faults, *spelling)
     if spelling:
@@ -93,12 +93,12 @@ def _walk_mapping(
     if what:
         spelling.append(Fault("", what).under(*path))
     elif tag in ("$tuple", "$set", "$frozenset", "$map"):
-        _walk(value[tag], (*path, tag), limit, faults, spelling)
+        _walk(value[tag], (*path, tag), limit + 1, faults, spelling)
     elif tag == "$type":
-        _walk(value["value"], (*path, "value"), limit, faults, spelling)
+        _walk(value["value"], (*path, "value"), limit + 1, faults, spelling)
     elif tag == "$ref":
         for key in ("args", "kwargs"):
-            _walk(value.get(key, []), (*path, key), limit, faults, spelling)
+            _walk(value.get(key, []), (*path, key), limit + 1, faults, spelling)
     if not what and tag in ("$set", "$frozenset", "$map") and not _ordered(value[tag], pairs=tag == "$map"):
         spelling.append(Fault("", f"{tag} stands out of order, or twice.", _ORDER).under(*path))
 
