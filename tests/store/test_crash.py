@@ -133,6 +133,13 @@ WORK: dict[str, tuple[Callable[[Case], None], Callable[[Case], None], set[str | 
 }
 
 
+@pytest.fixture(autouse=True)
+def one_after_another(monkeypatch):
+    """With several threads the k-th write would not be the same one each time."""
+    monkeypatch.setattr("runonce.store.publish.THREADS", 1)
+    monkeypatch.setattr("runonce.store.restore.THREADS", 1)
+
+
 @pytest.mark.parametrize("name", WORK)
 def test_a_crash_at_any_write_loses_nothing_and_serves_nothing_half_done(tmp_path, name):
     before, work, allowed, final = WORK[name]

@@ -143,19 +143,28 @@ class FolderBackend:
         """A folder that is something else must be neither read as an empty store nor written into."""
         if self._ready or not self.root.exists():
             return
-        try:
-            format_ = json.loads((self.root / MARKER).read_bytes())["format"]
-        except FileNotFoundError:
-            if any(entry.name not in ("tmp", MARKER) for entry in self.root.iterdir()):
+        data = self._read_marker()
+        if data is None and any(entry.name not in ("tmp", MARKER) for entry in self.root.iterdir()):
+            data = self._read_marker()  # a store that was made between the two looks has it by now
+            if data is None:
                 raise StoreError(
                     f"{self.url} is a folder with other things in it, and no store. Name an empty or new folder."
-                ) from None
+                )
+        if data is None:
             return
+        try:
+            format_ = json.loads(data)["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{self.root / MARKER} is damaged: {error!r}. A whole one reads {_marker()!r}.") from error
         if format_ != FORMAT:
             raise NewerFormat(f"{self.url} is a store of format {format_}; this release knows up to {FORMAT}.")
         self._ready = True
+
+    def _read_marker(self) -> bytes | None:
+        try:
+            return (self.root / MARKER).read_bytes()
+        except FileNotFoundError:
+            return None
 
     def _prepare(self) -> Path:
         """The folder of unfinished writes; makes the store where there is none."""

@@ -6,12 +6,15 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from runonce.errors import Fault, InputError, PreconditionFailed
 from runonce.experiment.manifest import File, Shard, path_fault
 from runonce.store.backend import Backend, blob_name, shard_name, shard_prefix
+
+THREADS = 8
 
 
 def publish_shard(backend: Backend, output: Path, shard: Shard) -> Shard:
@@ -31,7 +34,9 @@ def store_files(backend: Backend, output: Path) -> tuple[File, ...]:
     faults += sorted(_odd(output), key=lambda fault: fault.path)
     if faults:
         raise InputError(*(Fault(f.path, f"cannot be an artifact: {f.what}.", f.fix) for f in faults))
-    return tuple(_store(backend, output, path) for path in paths)
+    # Hashing and waiting for the disk both leave the interpreter to the others.
+    with ThreadPoolExecutor(THREADS) as pool:
+        return tuple(pool.map(lambda path: _store(backend, output, path), paths))
 
 
 def republish(backend: Backend, shard: Shard) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from runonce.errors import Damaged
-from runonce.experiment.manifest import Manifest, path_fault
+from runonce.experiment.manifest import File, Manifest, path_fault
 from runonce.store.backend import Backend, blob_name, manifest_name
+
+THREADS = 8
 
 _SHARD_FOLDER = re.compile(r"shard-\d+/")
 
@@ -29,9 +32,14 @@ def restore(backend: Backend, manifest: Manifest, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in manifest.files:
         check_path(file.path)
-        path = folder / file.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        backend.get_file(blob_name(file.sha256), path, sha256=file.sha256)
+        (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+
+    def get(file: File) -> None:
+        backend.get_file(blob_name(file.sha256), folder / file.path, sha256=file.sha256)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(get, manifest.files):
+            pass
 
 
 def check_path(path: str) -> None:
