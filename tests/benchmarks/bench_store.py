@@ -31,35 +31,35 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def once(folder: Path, store: Path) -> dict[str, tuple[float, float]]:
+    """Ours and theirs of each row, in seconds."""
+    backend = FolderBackend(store)
+    shard = Shard(cache_key="ab" * 32, mode="train", round="r", total=1, attempt="a", index=0, files=())
+    made: list[Shard] = []
+    publish = timed(lambda: made.append(publish_shard(backend, folder / "out", shard)))
+    plain = timed(lambda: subprocess.run(["cp", "-r", folder / "out", folder / "copy"], check=True))
+    on_disk = plain + timed(lambda: subprocess.run(["sync", "-d", *(folder / "copy").iterdir()], check=True))
+    manifest = merge(made, name="x", parts={}, params={})
+    back = timed(lambda: restore(backend, manifest, folder / "back"))
+    for path in (store, folder / "copy", folder / "back"):
+        shutil.rmtree(path)
+    return {"publish": (publish, plain), "publish, cp on disk": (publish, on_disk), "restore": (back, plain)}
+
+
 def main() -> None:
-    print(f"{'folder store':26} {'ours s':>8} {'cp s':>8} {'ratio':>6}")
+    print(f"{'folder store':33} {'ours s':>8} {'cp s':>8} {'ratio':>6}")
     for row, (number, size) in ROWS.items():
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             (folder / "out").mkdir()
             for i in range(number):
                 (folder / "out" / f"{i}").write_bytes(os.urandom(size))
-            figures: dict[str, list[tuple[float, float]]] = {"publish": [], "publish, cp on disk": [], "restore": []}
-            for sample in range(SAMPLES):
-                backend = FolderBackend(folder / f"store{sample}")
-                shard = Shard(cache_key="ab" * 32, mode="train", round="r", total=1, attempt="a", index=0, files=())
-                made: list[Shard] = []
-                publish = timed(lambda: made.append(publish_shard(backend, folder / "out", shard)))
-                plain = timed(lambda: subprocess.run(["cp", "-r", folder / "out", folder / "copy"], check=True))
-                on_disk = plain + timed(
-                    lambda: subprocess.run(["sync", "-d", *(folder / "copy").iterdir()], check=True)
-                )
-                manifest = merge(made, name="x", parts={}, params={})
-                back = timed(lambda: restore(backend, manifest, folder / "back"))
-                figures["publish"].append((publish, plain))
-                figures["publish, cp on disk"].append((publish, on_disk))
-                figures["restore"].append((back, plain))
-                for path in (f"store{sample}", "copy", "back"):
-                    shutil.rmtree(folder / path)
-        for what, pairs in figures.items():
+            samples = [once(folder, folder / f"store{i}") for i in range(SAMPLES)]
+        for what in samples[0]:
+            pairs = [sample[what] for sample in samples]
             ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
             ratio = statistics.median(one / two for one, two in pairs)
-            print(f"{row + ' ' + what:26} {ours:8.3f} {theirs:8.3f} {ratio:6.2f}")
+            print(f"{row + ' ' + what:33} {ours:8.3f} {theirs:8.3f} {ratio:6.2f}")
 
 
 if __name__ == "__main__":
