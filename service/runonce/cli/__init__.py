@@ -18,6 +18,7 @@ _COMMANDS = {
     "render": "look",
     "explain": "explain",
     "version": "look",
+    "worker": "worker",
 }
 
 

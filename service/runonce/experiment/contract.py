@@ -19,7 +19,16 @@ SPEC_FILE = "RUNONCE_SPEC_FILE"  # the Experiment's spec as canonical JSON
 ATTEMPT = "RUNONCE_ATTEMPT"  # uid of the Job
 INDEX = "JOB_COMPLETION_INDEX"
 LIFELINE = "RUNONCE_LIFELINE"  # on one machine: a file descriptor; at its end-of-file the process group has to end
-OUTPUT = "RUNONCE_OUTPUT"  # folder for artifacts, empty at the start
+OUTPUT = "RUNONCE_OUTPUT"  # folder for artifacts, empty at the start; in a pod the worker makes it
+
+# In a pod. The spec comes through a volume of the downward API, since a variable that long would not start. All that a
+# worker writes lies below /tmp, so that is the one folder which has to be writable: an emptyDir.
+SPEC_ANNOTATION = "runonce.dev/spec"
+POD_SPEC_FOLDER = "/runonce"
+POD_SPEC_NAME = "spec.json"
+POD_SPEC_FILE = f"{POD_SPEC_FOLDER}/{POD_SPEC_NAME}"
+POD_SCRATCH = "/tmp"  # noqa: S108 - of the pod's own
+POD_COMMAND = ("runonce", "worker")
 
 # For commands.
 PARAMS = "RUNONCE_PARAMS"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +13,27 @@ from typing import Any
 
 from runonce.author.agree import prove_code
 from runonce.errors import Fault, SpecError
-from runonce.experiment.contract import CHECKPOINT, INPUT_TRAIN, OUTPUT, PARAMS
+from runonce.experiment.contract import CHECKPOINT, DONE, INPUT_TRAIN, OUTPUT, PARAMS, STOPPED
 from runonce.experiment.form import JSON, tag_of
 from runonce.experiment.spec import ExperimentSpec
+from runonce.worker.loop import StopRequest
 from runonce.worker.saved import SavedFolder
 
 _REFERENCE = re.compile(r"\$\(params\.([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)\)")
 
 
 def run_command(
-    spec: ExperimentSpec, saved: SavedFolder, output: Path, inputs: Mapping[str, Path], scratch: Path
+    spec: ExperimentSpec,
+    saved: SavedFolder,
+    output: Path,
+    inputs: Mapping[str, Path],
+    scratch: Path,
+    stop: StopRequest,
 ) -> tuple[int, dict[str, Any]]:
     """Run it in the working directory; what it writes to the output folder is the artifact set.
 
     What lies in its checkpoint folder when it ends without success is there again at the next attempt.
+    Returns its exit code, for a signal 128 and its number, as a shell does.
     """
     prove_code(spec, Path.cwd())
     params = decoded(spec.params)
@@ -39,14 +47,18 @@ def run_command(
         env[INPUT_TRAIN] = str(inputs["train"])
     arguments = expand(spec.command or (), params)
     try:
-        done = subprocess.run(arguments, env=env, check=False)  # noqa: S603 - to run it is what the user asked for
+        program = subprocess.Popen(arguments, env=env)  # noqa: S603 - to run it is what the user asked for
     except OSError as error:
         raise SpecError(
             Fault("spec.command", f"cannot be started: {error}.", "Name a program that is here, with its arguments.")
         ) from error
-    if done.returncode != 0:
+    stop.pass_to(program)
+    code = program.wait()
+    if code != DONE:
         saved.save(checkpoint)
-    return done.returncode, {"resolvedParams": dict(spec.params)}
+    if stop.asked and code == -signal.SIGTERM:
+        code = STOPPED  # it has no handler of its own, and its folder is saved
+    return (128 - code if code < 0 else code), {"resolvedParams": dict(spec.params)}
 
 
 def expand(arguments: tuple[str, ...], params: Mapping[str, Any]) -> list[str]:

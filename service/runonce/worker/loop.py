@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -23,17 +24,30 @@ METRICS = "metrics.jsonl"
 
 
 class StopRequest:
-    """Set by SIGTERM; seen by the loop when it asks."""
+    """Set by SIGTERM; seen by the loop when it asks.
 
-    def __init__(self) -> None:
+    alone: no supervisor signals the whole process group, as in a pod, so a program that was started has to be told.
+    """
+
+    def __init__(self, *, alone: bool = False) -> None:
         self.asked = False  # by the machine
         self.told = False  # to the loop, which then ends early
+        self._alone = alone
+        self._program: subprocess.Popen[bytes] | None = None
 
     def listen(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # `runonce worker` has kept one that came early
+
+    def pass_to(self, program: subprocess.Popen[bytes]) -> None:
+        self._program = program
+        if self.asked and self._alone:
+            program.terminate()
 
     def _stop(self, _: int, __: FrameType | None) -> None:
         self.asked = True
+        if self._program is not None and self._alone:
+            self._program.terminate()
 
 
 class WorkerRun(Run):

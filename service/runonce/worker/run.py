@@ -81,10 +81,11 @@ class Process:
 
 
 def main() -> int:
-    if LIFELINE in os.environ:
-        threading.Thread(target=_end_with, args=(int(os.environ.pop(LIFELINE)),), daemon=True).start()
-    stop = StopRequest()
+    lifeline = os.environ.pop(LIFELINE, None)
+    stop = StopRequest(alone=lifeline is None)
     stop.listen()
+    if lifeline is not None:
+        threading.Thread(target=_end_with, args=(int(lifeline),), daemon=True).start()
     scratch = Path(tempfile.mkdtemp(prefix="runonce-"))
     try:
         return _work(_process(scratch), stop)
@@ -124,10 +125,18 @@ def _process(scratch: Path) -> Process:
         shape=spec.shape(contract.mode, local=True),
         index=int(os.environ[INDEX]),
         attempt=os.environ[ATTEMPT],
-        output=Path(os.environ[OUTPUT]),
+        output=_output(scratch),
         scratch=scratch,
         backend=open_store(contract.store),
     )
+
+
+def _output(scratch: Path) -> Path:
+    if OUTPUT in os.environ:
+        return Path(os.environ[OUTPUT])
+    output = scratch / "output"
+    output.mkdir()
+    return output
 
 
 def _work(process: Process, stop: StopRequest) -> int:
@@ -136,6 +145,8 @@ def _work(process: Process, stop: StopRequest) -> int:
         return DONE
     started = time.time()
     inputs = _restore_inputs(process)
+    if stop.asked:
+        return STOPPED
     metrics: Mapping[str, float]
     facts: Mapping[str, Any]
     total, coupled = process.contract.total, process.shape.coupled
@@ -149,7 +160,7 @@ def _work(process: Process, stop: StopRequest) -> int:
             total=contract.total,
             index=process.index,
         )
-        code, facts = run_command(process.spec, saved, process.output, inputs, process.scratch)
+        code, facts = run_command(process.spec, saved, process.output, inputs, process.scratch, stop)
         metrics = {}
     else:
         code, metrics, facts = _run_config(process, inputs, stop)

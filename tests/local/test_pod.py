@@ -1,0 +1,125 @@
+"""What a pod gives a worker, and no more: the contract's variables, the spec's file, a folder for scratch."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from runonce.author.document import read_documents
+from runonce.experiment.canonical import canonical
+from runonce.experiment.contract import ATTEMPT, INDEX, POD_COMMAND, SPEC_FILE, Contract
+from runonce.experiment.manifest import Shard
+from runonce.store.backend import shard_name
+from runonce.store.folder import FolderBackend
+
+KEY = "ab" * 32
+SHELL = """
+apiVersion: runonce.dev/v1alpha1
+kind: Experiment
+metadata: {name: program}
+spec:
+  command: [sh, -c, 'SCRIPT']
+  codeVersion: label:one
+  machineParams:
+    train: {nprocesses: 1, coupled: false}
+"""
+
+
+class Pod:
+    """One pod of a Job, as a process: `store` is what its Job names, `folder` its working directory."""
+
+    def __init__(self, place, tmp_path: Path) -> None:
+        self.place, self.store, self.spec = place, tmp_path / "store", tmp_path / "spec.json"
+        self.scratch = tmp_path / "scratch"
+        self.scratch.mkdir()
+
+    def start(self, experiment: str, **more: str) -> subprocess.Popen[str]:
+        (document,) = read_documents(experiment.encode(), name="experiment.yaml")
+        self.spec.write_bytes(canonical(document.value["spec"]))
+        contract = Contract(mode="train", cache_key=KEY, round="r", total=1, store=str(self.store), name="program")
+        return subprocess.Popen(
+            [Path(self.place.command()[0]).parent / POD_COMMAND[0], *POD_COMMAND[1:]],
+            cwd=self.place.folder,
+            env=self.place.env()
+            | {SPEC_FILE: str(self.spec), ATTEMPT: "uid", INDEX: "0", "TMPDIR": str(self.scratch)}
+            | contract.to_env()
+            | more,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, experiment: str, **more: str) -> tuple[int, str]:
+        process = self.start(experiment, **more)
+        out, _ = process.communicate(timeout=120)
+        return process.returncode, out
+
+    def shard(self) -> Shard:
+        found = FolderBackend(self.store).get(shard_name(KEY, "r", 1, "uid", 0))
+        assert found is not None
+        return Shard.decode(found[0], name="shard")
+
+
+@pytest.fixture
+def pod(place, tmp_path) -> Pod:
+    return Pod(place, tmp_path)
+
+
+def shell(script: str) -> str:
+    return SHELL.replace("SCRIPT", script.replace("'", "''"))
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.01)
+
+
+def test_a_worker_makes_its_own_output_folder_and_leaves_nothing_in_scratch(pod):
+    assert pod.run(shell('echo done > "$RUNONCE_OUTPUT/file"')) == (0, "")
+    assert [file.path for file in pod.shard().files] == ["file"]
+    assert list(pod.scratch.iterdir()) == []
+
+
+def test_a_program_in_a_pod_is_told_of_sigterm_by_its_worker(pod):
+    """The kubelet signals the first process alone; on one machine the supervisor signals the group."""
+    up = pod.place.folder / "up"
+    process = pod.start(shell(f'trap "echo saved; exit 75" TERM; touch {up}; while :; do sleep 0.05; done'))
+    wait_for(up)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (75, "saved\n")
+
+
+def test_a_program_without_a_handler_is_stopped_and_not_failed(pod):
+    up = pod.place.folder / "up"
+    process = pod.start(shell(f"touch {up}; exec sleep 600"))
+    wait_for(up)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+
+
+def test_a_program_that_dies_of_a_signal_ends_the_pod_as_a_shell_would(pod):
+    assert pod.run(shell("kill -KILL $$"))[0] == 128 + signal.SIGKILL
+
+
+def test_sigterm_before_the_workers_handler_is_there_is_not_lost(pod):
+    """The first process of a pod ignores what it has no handler for, so `runonce worker` keeps it back."""
+    never = pod.place.folder / "never"
+    pod.place.write(
+        "sitecustomize.py", "import os, signal, sys\nif 'worker' not in sys.argv: os.kill(os.getpid(), 15)\n"
+    )
+    code, _ = pod.run(shell(f"touch {never}"), PYTHONPATH=str(pod.place.folder))
+    assert (code, never.exists()) == (75, False)
+
+
+def test_a_worker_of_an_earlier_release_names_both_contracts(pod):
+    code, out = pod.run(shell("true"), RUNONCE_CONTRACT="2")
+    assert code == 78
+    assert "the Job speaks contract 2, this worker contract 1" in out
