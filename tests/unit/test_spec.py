@@ -253,3 +253,11 @@ def test_a_command_excludes_only_what_it_has():
     }
     with pytest.raises(SpecError, match="names 'b', which params does not have"):
         parse_experiment(resource(base | {"hashExclude": ["b"]}))
+
+
+def test_what_changes_no_result_may_be_set_for_a_mode_alone():
+    env = {"RUNONCE_PEER_TIMEOUT_S": "5", "RUNONCE_CHECKPOINT_S": "1"}
+    block = {"train": {"nprocesses": 1, "env": env}}
+    assert parse(machineParams=block).block("train").env == env
+    with pytest.raises(SpecError, match="RUNONCE_PEER_TIMEOUT_S: is set by Runonce itself"):
+        parse(env=env)

@@ -30,6 +30,11 @@ POD_SPEC_FILE = f"{POD_SPEC_FOLDER}/{POD_SPEC_NAME}"
 POD_SCRATCH = "/tmp"  # noqa: S108 - of the pod's own
 POD_COMMAND = ("runonce", "worker")
 
+# What a mode's machineParams.env may set of ours: it changes no result.
+PEER_TIMEOUT = "RUNONCE_PEER_TIMEOUT_S"  # a coupled process that has not answered for so long is lost
+CHECKPOINT_SECONDS = "RUNONCE_CHECKPOINT_S"  # seconds between checkpoints of the engine
+TUNABLE = (PEER_TIMEOUT, CHECKPOINT_SECONDS)
+
 # For commands.
 PARAMS = "RUNONCE_PARAMS"
 CHECKPOINT = "RUNONCE_CHECKPOINT"
@@ -46,7 +51,11 @@ class Input:
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """total: processes of the Job. store: URL. name: of the Experiment, for logs and `params.name`."""
+    """total: processes of the Job. store: URL. name: of the Experiment, for logs and `params.name`.
+
+    quick: 0, or the steps of a stage and the batches of an evaluation after which the engine ends. A quick result is
+    none: whoever makes such a Job gives it a store of its own and throws that away.
+    """
 
     mode: str
     cache_key: str
@@ -55,6 +64,7 @@ class Contract:
     store: str
     name: str
     inputs: Mapping[str, Input] = field(default_factory=dict)
+    quick: int = 0
 
     def to_env(self) -> dict[str, str]:
         inputs = {mode: {"cacheKey": i.cache_key, "manifest": i.manifest} for mode, i in self.inputs.items()}
@@ -67,6 +77,7 @@ class Contract:
             "RUNONCE_STORE": self.store,
             "RUNONCE_NAME": self.name,
             "RUNONCE_INPUTS": json.dumps(inputs, sort_keys=True),
+            "RUNONCE_QUICK": str(self.quick),  # always, so that no shell's can make a result incomplete
         }
 
     @classmethod
@@ -91,6 +102,7 @@ class Contract:
             store=_value(env, "RUNONCE_STORE"),
             name=_value(env, "RUNONCE_NAME"),
             inputs={m: Input(cache_key=i["cacheKey"], manifest=i["manifest"]) for m, i in inputs.items()},
+            quick=int(env.get("RUNONCE_QUICK", "0")),
         )
 
 

@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from runonce.errors import Fault, InputError, SpecError
 from runonce.experiment.canonical import digest
+from runonce.experiment.contract import TUNABLE
 from runonce.experiment.form import check_form, check_size
 from runonce.experiment.key import MODES, KeyParts, cache_key, check_pin, hash_form, params_hash, pointer
 from runonce.experiment.machine import MAX_PROCESSES, JobShape, MachineParams, gpu_id, plan_job, process_count
@@ -338,6 +339,8 @@ def _check_env(spec: ExperimentSpec) -> Iterator[Fault]:
         places.append((("spec", "machineParams", mode, "env"), block.env if block else {}))
     for path, env in places:
         for name in env:
+            if name in TUNABLE and env is not spec.env:
+                continue
             if name.startswith("RUNONCE_") or name == "JOB_COMPLETION_INDEX":
                 yield Fault("", "is set by Runonce itself.", "Choose another name.").under(*path, name)
             elif env is not spec.env and name in spec.env:
