@@ -22,7 +22,10 @@ setup: $(VENV)/ready ## the environment of all other words
 demo: $(VENV)/ready ## train the digits, then ask for the same again
 	$(BIN)/python examples/digits/demo.py
 
-test: $(VENV)/ready ## everything that this machine can run
+programs: $(VENV)/ready ## the control plane's, found or built
+	@$(BIN)/python tests/tools/programs.py
+
+test: $(VENV)/ready programs ## everything that this machine can run
 	$(RUN) pytest -n 2 --dist loadgroup --cov=runonce --cov-report=term:skip-covered
 
 check: $(VENV)/ready ## style, types, imports, licences
@@ -43,4 +46,4 @@ lock: ## constraints.txt anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -q --upgrade -o constraints.txt
 
-.PHONY: help setup demo test check bench prove lock
+.PHONY: help setup demo programs test check bench prove lock

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SAMPLES = Path(__file__).parent / "samples"
-sys.path.insert(0, str(SAMPLES))
+sys.path[:0] = [str(SAMPLES), str(Path(__file__).parent / "tools")]
 
 try:
     from hypothesis import settings

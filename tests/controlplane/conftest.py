@@ -1,0 +1,48 @@
+"""A control plane for each process that runs tests of this folder, a namespace for each test, and users of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from control_plane import Api, ControlPlane
+from kubelet import Kubelet
+from programs import ProgramsMissing, find
+
+
+@pytest.fixture(scope="session")
+def programs():
+    try:
+        return find()
+    except ProgramsMissing as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def control_plane(programs) -> Iterator[ControlPlane]:
+    """Shared by the tests of one process, which leave it as they found it; they work in `namespace`."""
+    with ControlPlane(programs) as plane:
+        yield plane
+
+
+@pytest.fixture
+def own_control_plane(programs) -> Iterator[ControlPlane]:
+    """For a test that kills, stops or restores a part of it."""
+    with ControlPlane(programs) as plane:
+        yield plane
+
+
+@pytest.fixture
+def api(control_plane) -> Api:
+    return control_plane.api()
+
+
+@pytest.fixture
+def namespace(control_plane) -> Iterator[str]:
+    with control_plane.namespace() as name:
+        yield name
+
+
+@pytest.fixture
+def kubelet(api) -> Kubelet:
+    return Kubelet(api)
