@@ -16,10 +16,18 @@ RunonceError
 │   ├── PreconditionFailed  a conditional write lost: the object is there, or is another one
 │   ├── NewerFormat     a record written by a later release; final
 │   └── Damaged         bytes that do not match their digest, or are gone
-└── JobError            a Job is not as the caller believed
-    ├── JobExists       the name is taken
-    ├── StillEnding     the name is a lock until the last process has ended
-    └── JobGone         no such Job, or another one under its name
+├── JobError            a Job is not as the caller believed
+│   ├── JobExists       the name is taken
+│   ├── StillEnding     the name is a lock until the last process has ended
+│   ├── JobGone         no such Job, or another one under its name
+│   └── JobRefused      the API server will not have it; told to the user, and tried again
+└── ApiError            the API server did not do what it was asked
+    ├── NotFound        404
+    ├── Conflict        409: the name is taken, or a precondition does not hold
+    ├── Expired         410: what was asked for is too old; list again
+    ├── Invalid         400, 422 and what no retry can help; final
+    ├── Refused         401, 403: retried, since a server that starts answers so
+    └── Unreachable     no answer, 429, 5xx; retried
 """
 
 from __future__ import annotations
@@ -150,6 +158,35 @@ class StillEnding(JobError): ...
 
 
 class JobGone(JobError): ...
+
+
+class JobRefused(JobError): ...
+
+
+class ApiError(RunonceError):
+    """code: HTTP status, 0 where there was no answer. cause: the server's own word. retry_after_s: what it asks for."""
+
+    code = 0
+    cause = ""
+    retry_after_s: float | None = None
+
+
+class NotFound(ApiError): ...
+
+
+class Conflict(ApiError): ...
+
+
+class Expired(ApiError): ...
+
+
+class Invalid(ApiError): ...
+
+
+class Refused(ApiError): ...
+
+
+class Unreachable(ApiError): ...
 
 
 def raise_all(errors: Iterable[InputError]) -> None:
