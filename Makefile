@@ -40,7 +40,7 @@ bench: $(VENV)/ready ## ratios of docs/benchmarks.md
 	@for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 prove: $(VENV)/ready ## the long proofs: thousands of generated files, fifty kills
-	RUNONCE_CASES=20000 RUNONCE_KILLS=50 $(RUN) pytest -q -n 2 tests/unit/test_document.py tests/local/test_kill.py
+	RUNONCE_CASES=20000 RUNONCE_KILLS=50 $(RUN) pytest -q -n 2 tests/unit/test_document_differential.py tests/local/test_kill.py
 
 lock: ## constraints.txt anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 \

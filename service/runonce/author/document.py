@@ -124,7 +124,7 @@ class _Reader:
 
     def _split(self, text: str, line: int) -> Iterator[tuple[str, int]]:
         rows: list[str] = []
-        for row in text.split("\n"):
+        for row in text.removesuffix("\n").split("\n"):
             row = row.removesuffix("\r")
             line += 1
             if not row.startswith("---"):
@@ -201,6 +201,7 @@ class _Reader:
 
     def _read_part(self, part: str) -> Iterator[tuple[Any, int]]:
         self.path, self.anchors, self.plain, self.aliased = [], {}, 0, 0
+        part = part.removeprefix("\ufeff")  # a byte order mark, which go-yaml skips, too
         odd = _UNREADABLE.search(part)
         if odd:
             what = f"holds the character U+{ord(odd[0]):04X}, which readers take in different ways"
@@ -226,23 +227,18 @@ class _Reader:
 
     def _compose(self, part: str) -> tuple[Any, int]:
         parser = _Parser(part)
+        self.part = part
         self.next: Callable[[], Any] = parser.get_event
         try:
             self.next()  # the stream begins
             event = self.next()
             if isinstance(event, yaml.StreamEndEvent):
                 return None, 0
-            if event.version or event.tags:
-                self.fault("has a % directive", "Remove it.", event.start_mark.line)
             event = self.next()
             value = self._node(event)
             line = event.start_mark.line
             self.next()  # the document ends
-            event = self.next()
-            if not isinstance(event, yaml.StreamEndEvent):
-                self.fault(
-                    "has a second document that kubectl would not see", "Part them by ---.", event.start_mark.line
-                )
+            self.next()  # and the stream: a second document needs ---, at which the text was split
             return value, line
         finally:
             parser.dispose()
@@ -275,6 +271,8 @@ class _Reader:
         if not text.isascii() and _SURROGATE.search(text):
             self.fault("holds a lone surrogate, which is no character", "Remove it.", line)
         if event.style:
+            if event.style == '"' and _SLASH.search(self.part, event.start_mark.index, event.end_mark.index):
+                self.fault("has the escape \\/, which kubectl does not know", "Write / alone.", line)
             return text
         try:
             return resolve(text)
@@ -336,6 +334,7 @@ class _Reader:
 _UNKNOWN = object()
 _SEPARATOR = re.compile(r"---(?:[ \t]+#.*|[ \t]*)")
 _JSON_SPACE = re.compile(r"[ \t\r\n]*")
+_SLASH = re.compile(r"(?<!\\)(?:\\\\)*\\/")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Not printable in YAML 1.1, or a line end in YAML 1.1 and a character in 1.2
 _UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
@@ -416,8 +415,8 @@ def _float(literal: str) -> float:
 
 
 def _settle(value: Any) -> Any:
-    """Between go-yaml and the API server stands JSON: whole floats come back as integers."""
-    return int(value) if type(value) is float and value.is_integer() and abs(value) < 2**63 else value
+    """Between go-yaml and the API server stands JSON: whole floats come back as the integers that their digits say."""
+    return int(number(value)) if type(value) is float and value.is_integer() and abs(value) < 2**63 else value
 
 
 def _key(value: Any) -> str:
