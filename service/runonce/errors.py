@@ -34,6 +34,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,31 @@ def join_path(*segments: str | int, rest: str = "") -> str:
     if not rest or not out:
         return out + rest
     return out + rest if rest.startswith("[") else f"{out}.{rest}"
+
+
+def shown(value: Any) -> str:
+    """A value in a message: at most 60 characters, whatever it is, and never by a user's `__repr__`."""
+    text = _shown(value, 5)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _shown(value: Any, levels: int) -> str:
+    kind = type(value)
+    if kind is int and abs(value) >= 10**60:
+        return "a whole number of more than 60 digits"
+    if kind in (bool, int, float, type(None)):
+        return repr(value)
+    if kind in (str, bytes):
+        return repr(value[:60])
+    if kind in (list, tuple, dict) and not levels:
+        return "..."
+    if kind in (list, tuple):
+        inner = ", ".join(_shown(item, levels - 1) for item in value[:30])
+        return f"[{inner}]" if kind is list else f"({inner}{',' * (len(value) == 1)})"
+    if kind is dict:
+        pairs = islice(value.items(), 30)
+        return f"{{{', '.join(f'{_shown(key, levels - 1)}: {_shown(item, levels - 1)}' for key, item in pairs)}}}"
+    return f"a {kind.__qualname__}"
 
 
 class RunonceError(Exception):

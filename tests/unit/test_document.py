@@ -108,6 +108,8 @@ def test_a_key_becomes_the_text_of_its_value(key, name):
         (b"a: 1\nb: \xff", "f.yaml, line 2, is no UTF-8. Save the file as UTF-8."),
         ("a: 1".encode("utf-16"), "f.yaml, line 1, is no UTF-8."),
         ('{"a": 1, "a": 2}', "has the key 'a' twice"),
+        ('{"a": "\\ud800"}', "holds a lone surrogate, which is no character (f.yaml, line 1). Remove it."),
+        ('{"\\uDFFF": 1}', "holds a lone surrogate"),
         ('{"a": 1e999}', "too large for a number"),
         ('\u00a0{"a": 1}', "begins with a space that only some readers skip"),
         ('{"a": 1}{"b": 2}{"c": ', "cannot be read as JSON"),
@@ -146,6 +148,7 @@ def test_every_fault_of_a_file_is_named():
         ('{"a": 1}\n{"b": 2}', [{"a": 1}, {"b": 2}], [1, 2]),
         ('{"a": 1}\n---\nb: 2\n', [{"a": 1}, {"b": 2}], [1, 3]),
         ("{a: 1}", [{"a": 1}], [1]),
+        ('{"a": "\\ud83d\\ude00"}', [{"a": "\U0001f600"}], [1]),
         ("kind: List\nitems:\n- a: 1\n- kind: List\n  items: [{b: 2}]\n", [{"a": 1}, {"b": 2}], [1, 1]),
     ],
 )

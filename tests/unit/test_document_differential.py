@@ -66,10 +66,8 @@ class Maker:
                 indent=draw.choice([None, 1]),
             )
         elif shape < 0.12:
-            items = "".join(
-                "- " + line[:0] + line.replace("\n", "\n  ").rstrip(" ") for line in [self.head + self.spec()]
-            )
-            text = f"apiVersion: v1\nkind: List\nitems:\n{items}"
+            item = (self.head + self.spec()).replace("\n", "\n  ").rstrip(" ")
+            text = f"apiVersion: v1\nkind: List\nitems:\n- {item}"
         else:
             text = self.head + self.spec()
             if shape < 0.3:

@@ -163,6 +163,8 @@ class _Reader:
                     self.fault(f"cannot be read as JSON: {error}", "Correct it.", 0)
                     return values, len(text)
                 break
+            if _ESCAPED_SURROGATE.search(text, at, stop) and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+                self.fault("holds a lone surrogate, which is no character", "Remove it.", 0)
             values.append((value, at))
             end, at = stop, _JSON_SPACE.match(text, stop).end()  # type: ignore[union-attr]
         else:
@@ -336,6 +338,7 @@ _SEPARATOR = re.compile(r"---(?:[ \t]+#.*|[ \t]*)")
 _JSON_SPACE = re.compile(r"[ \t\r\n]*")
 _SLASH = re.compile(r"(?<!\\)(?:\\\\)*\\/")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # Not printable in YAML 1.1, or a line end in YAML 1.1 and a character in 1.2
 _UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 

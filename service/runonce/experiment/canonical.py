@@ -108,9 +108,15 @@ def number(value: float) -> str:
 def parse(data: bytes | str) -> Any:
     """JSON as an API server reads it: an integer literal outside int64 is a float.
 
-    Raises ValueError for anything that is no JSON, nan and infinities, overflow, and a key given twice.
+    Raises ValueError for anything that is no JSON, nan and infinities, overflow, a key given twice, and for nesting
+    that no one could walk.
     """
-    return json.loads(data, parse_int=_integer, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object)
+    try:
+        return json.loads(
+            data, parse_int=_integer, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _integer(literal: str) -> int | float:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from typing import Any
 
-from runonce.errors import Fault, NotCanonical, SpecError
+from runonce.errors import Fault, NotCanonical, SpecError, shown
 from runonce.experiment.canonical import UNSAFE_FROM, UNSAFE_TO, canonical, number
 
 MAX_DEPTH = 48
 MAX_BYTES = 64 * 1024  # of `params` in a resource; an API server spends time on every one of them
 MAX_ARRAY_BYTES = 4 * 1024
+MAX_DIGITS = 4000  # of an integer; Python reads and writes 4300 by default
 
 JSON = Any  # dict[str, JSON] | list[JSON] | str | int | float | bool
 
@@ -108,7 +109,7 @@ _ORDER = "Sort it by the RFC 8785 text of its items, each one once."
 
 def _bad_key(key: str) -> tuple[str, str]:
     if key.startswith("$"):
-        return f"has the key {key!r}: keys that begin with $ are kept for tags.", (
+        return f"has the key {shown(key)}: keys that begin with $ are kept for tags.", (
             f"Known tags: {', '.join(sorted(_TAGS))}, alone in their mapping. Rename any other key."
         )
     return "has a key with a lone surrogate, which is no character.", "Rename it."
@@ -130,15 +131,17 @@ _COMPANIONS = {
 
 def plain_number_fault(value: int | float) -> tuple[str, str] | None:
     """Why this number cannot stand as a plain JSON number, and how to write it; None if it can."""
-    if UNSAFE_FROM <= abs(value) < UNSAFE_TO and value == int(value):
+    if UNSAFE_FROM <= abs(value) < UNSAFE_TO:  # a float of this size is whole
         return (
-            f"is {value!r}: an API server may hand back another whole number of this size (2^53 to 10^21).",
+            f"is {shown(value)}: an API server may hand back another whole number of this size (2^53 to 10^21).",
             f'Write {{$int: "{int(value)}"}} for the integer or {{$float: "{number(float(value))}"}} for the float.',
         )
+    if type(value) is int and abs(value) >= 10**MAX_DIGITS:
+        return f"is {shown(value)}.", "Keep such a number in a file."
     if type(value) is int and abs(value) >= UNSAFE_TO:
-        return f"is {value!r}, which only a float could hold.", f'Write {{$int: "{value}"}}.'
+        return f"is {shown(value)}, which only a float could hold.", f'Write {{$int: "{value}"}}.'
     if not isfinite(value):
-        return f"is {value!r}, which JSON does not have.", f'Write {{$float: "{float_text(value)}"}}.'
+        return f"is {shown(value)}, which JSON does not have.", f'Write {{$float: "{float_text(value)}"}}.'
     return None
 
 
@@ -170,10 +173,10 @@ def _none(value: dict[str, JSON]) -> str:
 def _int(value: dict[str, JSON]) -> str:
     text = value["$int"]
     if type(text) is not str or not text.removeprefix("-").isdecimal() or not text.isascii():
-        return f'$int takes a string of decimal digits, not {text!r}. Write {{$int: "9007199254740993"}}.'
+        return f'$int takes a string of decimal digits, not {shown(text)}. Write {{$int: "9007199254740993"}}.'
     digits = text.removeprefix("-")
-    if len(digits) > 4000:
-        return f"$int has {len(digits)} digits; 4000 are the limit. Keep such a number in a file."
+    if len(digits) > MAX_DIGITS:
+        return f"$int has {len(digits)} digits; {MAX_DIGITS} are the limit. Keep such a number in a file."
     number_ = int(text)
     if str(number_) != text:
         return f'$int has one spelling, without padding. Write {{$int: "{number_}"}}.'
@@ -191,7 +194,7 @@ def _float(value: dict[str, JSON]) -> str:
     except ValueError:
         number_ = float("nan")
     if not isfinite(number_):
-        return f'$float takes the text of a number, "nan", "inf" or "-inf", not {text!r}.'
+        return f'$float takes the text of a number, "nan", "inf" or "-inf", not {shown(text)}.'
     if number(number_) != text:
         return f'$float has one spelling, that of RFC 8785. Write {{$float: "{number(number_)}"}}.'
     if not UNSAFE_FROM <= abs(number_) < UNSAFE_TO:
@@ -200,7 +203,7 @@ def _float(value: dict[str, JSON]) -> str:
 
 
 def _list(tag: str) -> Callable[[dict[str, JSON]], str]:
-    return lambda value: "" if type(value[tag]) is list else f"{tag} takes a list, not {value[tag]!r}."
+    return lambda value: "" if type(value[tag]) is list else f"{tag} takes a list, not {shown(value[tag])}."
 
 
 def _bytes(value: dict[str, JSON]) -> str:
@@ -226,7 +229,7 @@ def _array(value: dict[str, JSON]) -> str:
     if type(shape) is not list or not all(type(size) is int and 0 <= size < UNSAFE_FROM for size in shape):
         return "$array has a shape that is no list of whole numbers."
     if type(dtype) is not str or dtype not in ARRAY_TYPES:
-        return f"$array has the dtype {dtype!r}. Known: {', '.join(ARRAY_TYPES)}."
+        return f"$array has the dtype {shown(dtype)}. Known: {', '.join(ARRAY_TYPES)}."
     items = 1
     for size in shape:
         items *= size
@@ -267,7 +270,7 @@ def _name(tag: str, name: JSON) -> str:
     parts = [*module.split("."), *qualname.split(".")]
     if colon and all(part.isidentifier() for part in parts):
         return ""
-    return f'{tag} takes "package.module:Name", not {name!r}.'
+    return f'{tag} takes "package.module:Name", not {shown(name)}.'
 
 
 def decode_base64(text: JSON) -> bytes | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runonce.errors import Fault, NotCanonical, SpecError
+from runonce.errors import Fault, NotCanonical, SpecError, shown
 from runonce.experiment.canonical import canonical, digest
 from runonce.experiment.form import JSON
 
@@ -61,7 +61,7 @@ def pointer(name: str) -> tuple[str, ...]:
         return (name,)
     segments = tuple(part.replace("~1", "/").replace("~0", "~") for part in name[1:].split("/"))
     if len(segments) == 1:
-        raise NotCanonical(Fault("", f"{name!r} names a field of params itself.", f"Write {segments[0]}."))
+        raise NotCanonical(Fault("", f"{shown(name)} names a field of params itself.", f"Write {segments[0]}."))
     return segments
 
 
@@ -93,7 +93,7 @@ def check_pin(pin: Any) -> str:
     raise SpecError(
         Fault(
             "hash",
-            f"is {pin!r}; a pinned hash has 1 to 64 of the characters 0-9 a-z A-Z . _ - and begins with one of "
+            f"is {shown(pin)}; a pinned hash has 1 to 64 of the characters 0-9 a-z A-Z . _ - and begins with one of "
             "0-9 a-z A-Z.",
             "Write such a name, or leave hash out to have it computed.",
         )

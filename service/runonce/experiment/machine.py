@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from operator import index as to_index
 from typing import Any
 
-from runonce.errors import Fault, MachineError
+from runonce.errors import Fault, MachineError, shown
 from runonce.experiment.render_types import near
 
 MAX_PROCESSES = 100_000  # completions of one Indexed Job; its parallelism has the same limit
@@ -92,7 +92,7 @@ def process_count(value: Any) -> int:
     """`value` as a number of processes; ValueError in the words that file and class hear alike."""
     number = _whole(value)
     if number is None or not 0 <= number <= MAX_PROCESSES:
-        raise ValueError(f"is {value!r}; a number of processes is a whole number from 0 to {MAX_PROCESSES}.")
+        raise ValueError(f"is {shown(value)}; a number of processes is a whole number from 0 to {MAX_PROCESSES}.")
     return number
 
 
@@ -100,7 +100,7 @@ def gpu_id(value: Any) -> int:
     """`value` as the id of a GPU, or -1 for the CPU; ValueError in the words that file and class hear alike."""
     number = _whole(value)
     if number is None or number < -1:
-        raise ValueError(f"is {value!r}; the id of a GPU is a whole number from 0 on, or -1 for the CPU.")
+        raise ValueError(f"is {shown(value)}; the id of a GPU is a whole number from 0 on, or -1 for the CPU.")
     return number
 
 
@@ -158,7 +158,9 @@ def _checked(machine: MachineParams) -> tuple[list[int], list[int]]:
         except ValueError as error:
             faults.append(Fault(f"{name}[{position}]" if several else name, str(error)))
     if not isinstance(machine.gpu_ids, Sequence) or isinstance(machine.gpu_ids, str | bytes):
-        faults.append(Fault("gpuIds", f"is {machine.gpu_ids!r}; a list is meant.", "Write [0, 1], or [] for the CPU."))
+        faults.append(
+            Fault("gpuIds", f"is {shown(machine.gpu_ids)}; a list is meant.", "Write [0, 1], or [] for the CPU.")
+        )
     else:
         for position, value in enumerate(machine.gpu_ids):
             try:
@@ -166,14 +168,18 @@ def _checked(machine: MachineParams) -> tuple[list[int], list[int]]:
             except ValueError as error:
                 faults.append(Fault(f"gpuIds[{position}]", str(error)))
     if machine.gpu_resource is not None and (not isinstance(machine.gpu_resource, str) or not machine.gpu_resource):
-        faults.append(Fault("gpuResource", f"is {machine.gpu_resource!r}; text is meant.", "Write nvidia.com/gpu."))
+        faults.append(
+            Fault("gpuResource", f"is {shown(machine.gpu_resource)}; text is meant.", "Write nvidia.com/gpu.")
+        )
     if not isinstance(machine.env, Mapping):
-        faults.append(Fault("env", f"is {machine.env!r}; a mapping is meant."))
+        faults.append(Fault("env", f"is {shown(machine.env)}; a mapping is meant."))
     else:
         bad = {name: value for name, value in machine.env.items() if type(name) is not str or type(value) is not str}
-        faults += [Fault("", f"is {value!r}; text is meant.").under("env", str(name)) for name, value in bad.items()]
+        faults += [
+            Fault("", f"is {shown(value)}; text is meant.").under("env", str(name)) for name, value in bad.items()
+        ]
     if machine.coupled is not None and not isinstance(machine.coupled, bool):
-        faults.append(Fault("coupled", f"is {machine.coupled!r}; true or false is meant."))
+        faults.append(Fault("coupled", f"is {shown(machine.coupled)}; true or false is meant."))
     if not faults:
         faults += _disagreements(counts, ids, several)
     if faults:

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NamedTuple
 
-from runonce.errors import Fault, InputError, LoadError, RenderError, raise_all
+from runonce.errors import Fault, InputError, LoadError, RenderError, raise_all, shown
 from runonce.experiment.canonical import UNSAFE_FROM, UNSAFE_TO, canonical
 from runonce.experiment.form import (
     ARRAY_TYPES,
     JSON,
     MAX_ARRAY_BYTES,
     MAX_DEPTH,
+    MAX_DIGITS,
     decode_base64,
     float_text,
     tag_of,
@@ -75,19 +76,18 @@ def misfit(what: str, fix: str = "") -> LoadError:
     return LoadError(Fault("", what, fix))
 
 
-def shown(value: Any) -> str:
-    """A value in a message: short, and never by a user's `__repr__`."""
-    if isinstance(value, str | int | float | list | dict | None):
-        text = repr(value)
-        return text if len(text) <= 60 else text[:57] + "..."
-    return f"a {type(value).__qualname__}"
-
-
 # --- numbers and text ---------------------------------------------------------------------------------------
 
 
+_TOO_LONG = 10**MAX_DIGITS  # Python makes no text of much longer ones
+
+
 def _render_int(value: int) -> JSON:
-    return value if -UNSAFE_FROM < value < UNSAFE_FROM else {"$int": str(value)}
+    if -UNSAFE_FROM < value < UNSAFE_FROM:
+        return value
+    if abs(value) >= _TOO_LONG:
+        raise fault(f"is a whole number of more than {MAX_DIGITS} digits.", "Keep such a number in a file.")
+    return {"$int": str(value)}
 
 
 def _render_float(value: float) -> JSON:
@@ -424,7 +424,7 @@ def _render_any(value: Any, walk: Pass) -> JSON:
     if kind is str or kind is bool:
         return value
     if kind is int:
-        return value if -UNSAFE_FROM < value < UNSAFE_FROM else {"$int": str(value)}
+        return _render_int(value)
     render = BY_CLASS.get(kind)
     if render is not None:
         return render(value, walk)

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runonce.errors import InputError, raise_all
+from runonce.errors import InputError, raise_all, shown
 from runonce.experiment import render as plain
 from runonce.experiment.form import JSON, MAX_DEPTH, tag_of
-from runonce.experiment.render import ANY, REPRESENT, Codec, Load, Pass, fault, misfit, shown
+from runonce.experiment.render import ANY, REPRESENT, Codec, Load, Pass, fault, misfit
 
 MISSING: Any = dataclasses.MISSING
 BASE_FIELDS = ("name", "hash", "overwrite", "hash_representations")

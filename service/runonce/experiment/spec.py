@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from runonce.errors import Fault, InputError, SpecError
+from runonce.errors import Fault, InputError, SpecError, shown
 from runonce.experiment.canonical import digest
 from runonce.experiment.contract import TUNABLE
 from runonce.experiment.form import check_form, check_size
@@ -24,6 +24,7 @@ from runonce.experiment.render_types import near
 API_VERSION = "runonce.dev/v1alpha1"
 KIND = "Experiment"
 RERUN = "runonce.dev/rerun"
+MAX_LEVELS = 128  # of a whole resource: each level of params may take two, one of them for its tag
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 _NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -261,7 +262,10 @@ class Experiment(BaseModel):
 def parse_experiment(resource: Mapping[str, Any]) -> Experiment:
     """The resource as a value. Raises SpecError with every fault found, each with its path."""
     if resource.get("kind") != KIND or resource.get("apiVersion") != API_VERSION:
-        found = f"{resource.get('apiVersion', 'nothing')}, kind {resource.get('kind', 'nothing')}"
+        given = (resource.get(name) for name in ("apiVersion", "kind"))
+        found = ", kind ".join(
+            "nothing" if text is None else str(text)[:60] if isinstance(text, str) else shown(text) for text in given
+        )
         raise SpecError(
             Fault(
                 "",
@@ -269,6 +273,8 @@ def parse_experiment(resource: Mapping[str, Any]) -> Experiment:
                 f"Write apiVersion: {API_VERSION} and kind: {KIND}.",
             )
         )
+    if _is_deeper(resource, MAX_LEVELS):
+        raise SpecError(Fault("", f"is nested more than {MAX_LEVELS} levels deep.", "Flatten it."))
     try:
         experiment = Experiment.model_validate(resource, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -289,8 +295,8 @@ def to_resource(name: str, spec: ExperimentSpec, *, namespace: str = "") -> dict
 
 def _check(spec: ExperimentSpec) -> Iterator[Fault]:
     yield from _check_entry(spec)
-    yield from _guard(lambda: check_form(spec.params, "spec", "params"))
-    yield from _guard(lambda: check_size(spec.params, "spec", "params"))
+    misformed = list(_guard(lambda: check_form(spec.params, "spec", "params")))
+    yield from misformed or _guard(lambda: check_size(spec.params, "spec", "params"))
     yield from _guard(lambda: check_form(spec.hash_as, "spec", "hashAs"))
     yield from _check_names(spec)
     if spec.hash is not None:
@@ -311,13 +317,13 @@ def _check_entry(spec: ExperimentSpec) -> Iterator[Fault]:
     if version is not None and not _CODE_VERSION.fullmatch(version):
         yield Fault(
             "spec.codeVersion",
-            f"is {version!r}; it is source:<64 hex digits>, image, or label:<text without blanks>.",
+            f"is {shown(version)}; it is source:<64 hex digits>, image, or label:<text without blanks>.",
             "Leave it out and let `runonce render` fill it in.",
         )
     if version == "image" and not _IMAGE_DIGEST.search(spec.image or ""):
         yield Fault(
             "spec.image",
-            f"is {spec.image!r}; codeVersion: image needs it by digest.",
+            f"is {shown(spec.image)}; codeVersion: image needs it by digest.",
             "Write name@sha256:<64 hex>.",
         )
     if spec.command is not None and not spec.code and version is None:
@@ -372,10 +378,14 @@ def _check_names(spec: ExperimentSpec) -> Iterator[Fault]:
                 yield from error.under("spec", field).faults
                 continue
             if segments in given:
-                yield Fault(f"spec.{field}", f"names {name!r}, which {given[segments]} names too.", "Drop one of them.")
+                yield Fault(
+                    f"spec.{field}", f"names {shown(name)}, which {given[segments]} names too.", "Drop one of them."
+                )
             given[segments] = field
             if spec.command is not None and segments[0] not in spec.params and field == "hashExclude":
-                yield Fault(f"spec.{field}", f"names {name!r}, which params does not have.", near(name, spec.params))
+                yield Fault(
+                    f"spec.{field}", f"names {shown(name)}, which params does not have.", near(name, spec.params)
+                )
     for name in spec.params_only_in:
         yield from _guard(lambda name=name: pointer(name), "spec", "paramsOnlyIn")
     if not spec.hash_as:
@@ -390,6 +400,21 @@ def _guard(check: Any, *path: str) -> Iterator[Fault]:
         yield from error.under(*path).faults if path else error.faults
 
 
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Level by level, since a walk into the depth would end at Python's own limit."""
+    level = [value]
+    for _ in range(levels):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def _lost_nulls(experiment: Experiment) -> list[Fault]:
     """Client-side apply drops null entries silently; what it kept in its annotation shows it."""
     import json
@@ -399,7 +424,9 @@ def _lost_nulls(experiment: Experiment) -> list[Fault]:
         return []
     try:
         applied = json.loads(annotation)["spec"]["params"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+    if _is_deeper(applied, MAX_LEVELS):
         return []
     lost = list(_nulls(applied, ("spec", "params")))
     if not lost or _without_nulls(applied) != experiment.spec.params:
@@ -462,17 +489,12 @@ def _faults(error: ValidationError) -> Iterator[Fault]:
         elif kind == "value_error":
             yield Fault("", str(entry["ctx"]["error"])).under(*path)
         elif kind in _WORDS:
-            yield Fault("", f"is {_short(given)}; {_WORDS[kind]}.").under(*path)
+            yield Fault("", f"is {shown(given)}; {_WORDS[kind]}.").under(*path)
         elif kind == "string_pattern_mismatch":
-            yield Fault("", f"is {_short(given)}, which does not have the form {entry['ctx']['pattern']}.").under(*path)
+            yield Fault("", f"is {shown(given)}, which does not have the form {entry['ctx']['pattern']}.").under(*path)
         else:
             message = entry["msg"][0].lower() + entry["msg"][1:]
-            yield Fault("", f"is {_short(given)}; {message}.").under(*path)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+            yield Fault("", f"is {shown(given)}; {message}.").under(*path)
 
 
 def _suggest(path: list[int | str]) -> str:
