@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from pathlib import Path
 
@@ -55,6 +56,62 @@ def test_delete_if_match_removes_only_what_was_seen(backend):
     backend.delete("c/aa/x", if_match=backend.get("c/aa/x")[1])
     assert backend.get("c/aa/x") is None
     backend.delete("c/aa/x", if_match=etag)
+
+
+def test_the_same_bytes_put_again_are_another_version(backend):
+    backend.put("c/aa/x", b"one")
+    first = backend.stat("c/aa/x").version
+    assert [entry.version for entry in backend.list("c/")] == [first]
+    assert backend.stat("c/aa/x").version == first
+    backend.put("c/aa/x", b"one")
+    assert backend.stat("c/aa/x").version != first
+
+
+def test_delete_of_a_version_removes_that_version_alone(backend):
+    backend.put("c/aa/x", b"one")
+    first = backend.stat("c/aa/x").version
+    backend.put("c/aa/x", b"one")
+    backend.delete("c/aa/x", version=first)
+    assert backend.get("c/aa/x")[0] == b"one"
+    backend.delete("c/aa/x", version=backend.stat("c/aa/x").version)
+    assert backend.stat("c/aa/x") is None
+    backend.delete("c/aa/x", version=first)
+
+
+def test_a_young_file_that_is_stored_again_stays_as_it_is_and_an_old_one_is_renewed(backend, tmp_path, monkeypatch):
+    """Whoever relies on old bytes must keep a collector that has seen them from deleting them."""
+    (tmp_path / "in").write_bytes(b"x")
+    name = blob_name(sha256(b"x"))
+    backend.put_file(name, tmp_path / "in", sha256=sha256(b"x"))
+    first = backend.stat(name).version
+    backend.put_file(name, tmp_path / "in", sha256=sha256(b"x"))
+    assert backend.stat(name).version == first
+    monkeypatch.setattr(sys.modules[type(backend).__module__], "RENEW_S", -1.0)
+    backend.put_file(name, tmp_path / "in", sha256=sha256(b"x"))
+    assert backend.stat(name).version != first
+    backend.delete(name, version=first)
+    backend.get_file(name, tmp_path / "out", sha256=sha256(b"x"))
+    assert (tmp_path / "out").read_bytes() == b"x"
+
+
+def test_no_renewed_file_is_lost_to_one_who_deletes_what_it_saw(backend, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[type(backend).__module__], "RENEW_S", -1.0)
+    for i in range(40):
+        (tmp_path / f"{i}").write_bytes(b"%d" % i)
+        digest = sha256(b"%d" % i)
+        backend.put_file(blob_name(digest), tmp_path / f"{i}", sha256=digest)
+        seen = backend.stat(blob_name(digest)).version
+        threads = [
+            threading.Thread(target=backend.delete, args=(blob_name(digest),), kwargs={"version": seen}),
+            threading.Thread(
+                target=backend.put_file, args=(blob_name(digest), tmp_path / f"{i}"), kwargs={"sha256": digest}
+            ),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert backend.stat(blob_name(digest)) is not None
 
 
 def test_list_gives_names_in_order_with_sizes(backend):

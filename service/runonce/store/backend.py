@@ -10,14 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+GRACE_S = 48 * 3600.0  # longer than any publish or restore: what is younger is never collected
+RENEW_S = GRACE_S / 2  # who relies on stored bytes older than this puts them again
+
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """An object without its bytes. modified: seconds since 1970 by the store's own clock."""
+    """An object without its bytes. modified: seconds since 1970 by the store's own clock.
+
+    version: of these very bytes as they were put; the same bytes put again have another one.
+    """
 
     name: str
     size: int
     modified: float
+    version: str
 
 
 class Backend(Protocol):
@@ -38,6 +45,7 @@ class Backend(Protocol):
     def put_file(self, name: str, path: Path, *, sha256: str) -> None:
         """Store a file's bytes under a name made of their digest; nothing to do when they are there.
 
+        Bytes older than RENEW_S get a new version, so that no collector that saw the old one can delete them.
         Raises Damaged when the file's bytes do not have the digest (it was changed meanwhile).
         """
 
@@ -49,8 +57,12 @@ class Backend(Protocol):
     def list(self, prefix: str) -> Iterator[Stat]:
         """All objects whose names begin with `prefix`, in the order of their names."""
 
-    def delete(self, name: str, *, if_match: str | None = None) -> None:
-        """Remove it; nothing happens when it is gone. Raises PreconditionFailed if it is another one by now."""
+    def delete(self, name: str, *, if_match: str | None = None, version: str | None = None) -> None:
+        """Remove it; nothing happens when it is gone.
+
+        if_match: raises PreconditionFailed if it is another one by now. version: only while this version lies there;
+        nothing happens otherwise.
+        """
 
 
 def commit_name(cache_key: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from runonce.errors import Damaged, NewerFormat, PreconditionFailed, StoreError
-from runonce.store.backend import Stat
+from runonce.store.backend import RENEW_S, Stat
 
 FORMAT = 1
 MARKER = "runonce-store.json"
@@ -59,7 +59,8 @@ class FolderBackend:
                     self._check_etag(name, if_match)
                     temporary.rename(path)
             else:
-                temporary.rename(path)
+                with self._locked():
+                    temporary.rename(path)
             _flush_folder(path.parent)
         return hashlib.sha256(data).hexdigest()
 
@@ -67,7 +68,7 @@ class FolderBackend:
         with self._errors("write", name):
             target = self._path(name)
             self._check_marker()
-            if target.exists() and _digest(target) == sha256:
+            if self._renewed(target, sha256):
                 return
             with self._temporary() as (file, temporary):
                 _copy(path, file, sha256)
@@ -75,7 +76,8 @@ class FolderBackend:
                 # People open these files under another name; what they change by accident must not be the result.
                 temporary.chmod(0o444)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                temporary.rename(target)
+                with self._locked():
+                    temporary.rename(target)
                 _flush_folder(target.parent)
 
     def get_file(self, name: str, path: Path, *, sha256: str) -> None:
@@ -100,31 +102,65 @@ class FolderBackend:
                 found = self._path(name).stat()
             except FileNotFoundError:
                 return None
-            return Stat(name, found.st_size, found.st_mtime)
+            return _stat(name, found)
 
     def list(self, prefix: str) -> Iterator[Stat]:
         with self._errors("list", prefix):
             self._check_marker()
-            folder = self.root / prefix.rpartition("/")[0]
-            names = (
-                (Path(parent) / file).relative_to(self.root).as_posix()
-                for parent, _, files in os.walk(folder, onerror=_raise_but_missing)
-                for file in files
-            )
-            for name in sorted(name for name in names if name.startswith(prefix)):
-                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                    found = (self.root / name).stat()
-                    yield Stat(name, found.st_size, found.st_mtime)
+            folder = prefix.rpartition("/")[0]
+            yield from self._walk(self.root / folder, f"{folder}/" if folder else "", prefix)
 
-    def delete(self, name: str, *, if_match: str | None = None) -> None:
+    def _walk(self, folder: Path, lead: str, prefix: str) -> Iterator[Stat]:
+        """Below one folder, in the order of whole names, with no more than one folder's names in memory."""
+        try:
+            with os.scandir(folder) as scan:
+                entries = sorted(f"{lead}{e.name}{'/' if e.is_dir() else ''}" for e in scan)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name in entries:
+            if name.endswith("/"):
+                if name.startswith(prefix) or prefix.startswith(name):
+                    yield from self._walk(self.root / name, name, prefix)
+            elif name.startswith(prefix):
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    yield _stat(name, (self.root / name).stat())
+
+    def delete(self, name: str, *, if_match: str | None = None, version: str | None = None) -> None:
         with self._errors("delete", name):
-            if if_match is None:
-                self._path(name).unlink(missing_ok=True)
+            path = self._path(name)
+            if if_match is None and version is None:
+                path.unlink(missing_ok=True)
                 return
             with self._locked():
-                if self._path(name).exists():
+                try:
+                    found = _stat(name, path.stat()).version
+                except FileNotFoundError:
+                    return
+                if if_match is not None:
                     self._check_etag(name, if_match)
-                    self._path(name).unlink()
+                if version in (None, found):
+                    path.unlink()
+
+    def _renewed(self, path: Path, sha256: str) -> bool:
+        """Whether these bytes are there, and stay: old ones get a new version."""
+        try:
+            before = path.stat()
+            if _digest(path) != sha256:
+                return False
+            if self._now() - before.st_mtime < RENEW_S:
+                return True
+            with self._locked():
+                if not os.path.samestat(before, path.stat()):
+                    return False
+                os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _now(self) -> float:
+        """The clock that gives files their times, which is a server's where the folder is one of a network."""
+        with self._temporary() as (file, _):
+            return os.fstat(file.fileno()).st_mtime
 
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
@@ -241,6 +277,5 @@ def _flush_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _raise_but_missing(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
+def _stat(name: str, found: os.stat_result) -> Stat:
+    return Stat(name, found.st_size, found.st_mtime, f"{found.st_ino}-{found.st_mtime_ns}")
