@@ -163,7 +163,13 @@ class OnlyIn(RunonceError): ...
 class ParamsMutated(RunonceError): ...
 
 
-class StoreError(RunonceError): ...
+class StoreError(RunonceError):
+    """`reason` names what the store refused, where it said so."""
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
 
 
 class PreconditionFailed(StoreError): ...
@@ -172,7 +178,12 @@ class PreconditionFailed(StoreError): ...
 class NewerFormat(StoreError): ...
 
 
-class Damaged(StoreError): ...
+class Damaged(StoreError):
+    """etag: of the object that is there in place of the right one, where that is known."""
+
+    def __init__(self, message: str, *, etag: str = "") -> None:
+        super().__init__(message)
+        self.etag = etag
 
 
 class JobError(RunonceError): ...

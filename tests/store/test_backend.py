@@ -59,23 +59,23 @@ def test_delete_if_match_removes_only_what_was_seen(backend):
 
 
 def test_the_same_bytes_put_again_are_another_version(backend):
-    backend.put("c/aa/x", b"one")
-    first = backend.stat("c/aa/x").version
-    assert [entry.version for entry in backend.list("c/")] == [first]
-    assert backend.stat("c/aa/x").version == first
-    backend.put("c/aa/x", b"one")
-    assert backend.stat("c/aa/x").version != first
+    backend.put("b/aa/x", b"one")
+    first = backend.stat("b/aa/x").version
+    assert [entry.version for entry in backend.list("b/")] == [first]
+    assert backend.stat("b/aa/x").version == first
+    backend.put("b/aa/x", b"one")
+    assert backend.stat("b/aa/x").version != first
 
 
 def test_delete_of_a_version_removes_that_version_alone(backend):
-    backend.put("c/aa/x", b"one")
-    first = backend.stat("c/aa/x").version
-    backend.put("c/aa/x", b"one")
-    backend.delete("c/aa/x", version=first)
-    assert backend.get("c/aa/x")[0] == b"one"
-    backend.delete("c/aa/x", version=backend.stat("c/aa/x").version)
-    assert backend.stat("c/aa/x") is None
-    backend.delete("c/aa/x", version=first)
+    backend.put("b/aa/x", b"one")
+    first = backend.stat("b/aa/x").version
+    backend.put("b/aa/x", b"one")
+    backend.delete("b/aa/x", version=first)
+    assert backend.get("b/aa/x")[0] == b"one"
+    backend.delete("b/aa/x", version=backend.stat("b/aa/x").version)
+    assert backend.stat("b/aa/x") is None
+    backend.delete("b/aa/x", version=first)
 
 
 def test_a_young_file_that_is_stored_again_stays_as_it_is_and_an_old_one_is_renewed(backend, tmp_path, monkeypatch):

@@ -10,8 +10,8 @@ import threading
 import time
 
 from runonce.store.backend import lease_name
-from runonce.store.folder import FolderBackend
 from runonce.store.lease import Leases
+from runonce.store.url import open_store
 
 KEY = "ab" * 32
 
@@ -49,10 +49,10 @@ def test_a_lease_that_is_renewed_is_never_taken_over(backend):
 
 
 HOLDER = """
-import pathlib, sys, time
-from runonce.store.folder import FolderBackend
+import sys, time
 from runonce.store.lease import Leases
-leases = Leases(FolderBackend(pathlib.Path(sys.argv[1])), "dead", ttl_s=0.5)
+from runonce.store.url import open_store
+leases = Leases(open_store(sys.argv[1]), "dead", ttl_s=0.5)
 assert leases.hold(sys.argv[2]) is None
 print("held", flush=True)
 time.sleep(600)
@@ -60,7 +60,7 @@ time.sleep(600)
 
 
 def test_who_was_killed_is_replaced_after_one_lease_time_and_not_before(backend):
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(backend.root), KEY], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, backend.url, KEY], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     os.kill(holder.pid, signal.SIGKILL)
     holder.communicate()
@@ -85,7 +85,7 @@ def test_of_six_contenders_the_work_is_done_by_one_at_a_time(backend):
     working, most, rounds = [0], [0], []
 
     def contend(name: str) -> None:
-        leases = Leases(FolderBackend(backend.root), name, ttl_s=5)
+        leases = Leases(open_store(backend.url), name, ttl_s=5)
         until(lambda: leases.hold(KEY) is None)
         working[0] += 1
         most[0] = max(most[0], working[0])

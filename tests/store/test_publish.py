@@ -231,19 +231,14 @@ def test_a_manifest_that_is_lost_cut_or_changed_is_refused(backend, tmp_path):
         read_manifest(backend, record.manifest)
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "lose"])
-def test_a_damaged_blob_is_refused_by_restore(backend, tmp_path, damage):
+@pytest.mark.parametrize("damage", [b"1x345", b"123", b"", None], ids=["flip", "cut", "empty", "lose"])
+def test_a_damaged_blob_is_refused_by_restore(backend, tmp_path, spoil, damage):
     record = make_result(backend, fill(tmp_path / "out", a="12345"))
     manifest = read_manifest(backend, record.manifest)
-    path = backend.root / blob_name(manifest.files[0].sha256)
-    path.chmod(0o644)
-    if damage == "lose":
-        path.unlink()
-    else:
-        path.write_text("1x345" if damage == "flip" else "123")
+    spoil(blob_name(manifest.files[0].sha256), damage)
     with pytest.raises(Damaged):
         restore(backend, manifest, tmp_path / "in")
-    assert not (tmp_path / "in" / "a").exists()
+    assert list((tmp_path / "in").iterdir()) == []
 
 
 def test_a_manifest_cannot_lead_out_of_the_folder(backend, tmp_path):
@@ -258,19 +253,19 @@ def test_a_manifest_cannot_lead_out_of_the_folder(backend, tmp_path):
 # --- what people see ---
 
 
-def test_results_are_links_made_once_and_renewed_with_the_result(backend, tmp_path):
-    record = make_result(backend, fill(tmp_path / "out", a="1", sub__b="2"))
-    folder = link_results(backend, "mine", record)
-    assert folder.name == f"mine-train-{KEY[:12]}"
-    assert (folder / "a").stat().st_ino == (backend.root / blob_name(_sha(backend, record, "a"))).stat().st_ino
-    inode = folder.stat().st_ino
-    assert link_results(backend, "mine", record).stat().st_ino == inode
+def test_results_are_links_made_once_and_renewed_with_the_result(folder, tmp_path):
+    record = make_result(folder, fill(tmp_path / "out", a="1", sub__b="2"))
+    shown = link_results(folder, "mine", record)
+    assert shown.name == f"mine-train-{KEY[:12]}"
+    assert (shown / "a").stat().st_ino == (folder.root / blob_name(_sha(folder, record, "a"))).stat().st_ino
+    inode = shown.stat().st_ino
+    assert link_results(folder, "mine", record).stat().st_ino == inode
     second = write_commit(
-        backend, [publish_shard(backend, fill(tmp_path / "new", a="3"), shard(attempt="a2"))],
-        nonce="two", replaces=probe(backend, KEY)[1],
+        folder, [publish_shard(folder, fill(tmp_path / "new", a="3"), shard(attempt="a2"))],
+        nonce="two", replaces=probe(folder, KEY)[1],
     )  # fmt: skip
-    assert (link_results(backend, "mine", second) / "a").read_text() == "3"
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert (link_results(folder, "mine", second) / "a").read_text() == "3"
+    assert [path.name for path in shown.parent.iterdir()] == [shown.name]
 
 
 def _sha(backend, record, path):

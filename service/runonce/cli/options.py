@@ -15,7 +15,9 @@ from runonce.store.url import open_store
 
 json_option = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 store_option = click.option(
-    "--store", metavar="STORE", help="Folder of results; RUNONCE_STORE, or one of your own, if not given."
+    "--store",
+    metavar="STORE",
+    help="Folder or s3://bucket/prefix of results; RUNONCE_STORE, or one of your own, if not given.",
 )
 
 

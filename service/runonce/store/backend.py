@@ -5,6 +5,7 @@ A name is made of lower-case words and hex digits with `/` between them; nothing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Protocol
 GRACE_S = 48 * 3600.0  # longer than any publish or restore: what is younger is never collected
 RENEW_S = GRACE_S / 2  # who relies on stored bytes older than this puts them again
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
 
 @dataclass(frozen=True, slots=True)
 class Stat:
     """An object without its bytes. modified: seconds since 1970 by the store's own clock.
 
-    version: of these very bytes as they were put; the same bytes put again have another one.
+    version: of these very bytes as they were put; the same bytes put again have another one. (Of a record in S3 it is
+    the ETag: what would matter carries a nonce.)
     """
 
     name: str
@@ -63,6 +67,12 @@ class Backend(Protocol):
         if_match: raises PreconditionFailed if it is another one by now. version: only while this version lies there;
         nothing happens otherwise.
         """
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for a name that could lead out of the store, or be another name to some service."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of an object.")
 
 
 def commit_name(cache_key: str) -> str:

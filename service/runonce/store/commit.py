@@ -20,23 +20,23 @@ class DamagedCommit(Damaged):
     """No result, but something is there: a new commit may replace what has this ETag."""
 
     def __init__(self, message: str, etag: str) -> None:
-        super().__init__(message)
-        self.etag = etag
+        super().__init__(message, etag=etag)
 
 
 def probe(backend: Backend, cache_key: str) -> tuple[Commit, str] | None:
     """The commit record and its ETag, by one GET; None is a miss. Raises DamagedCommit."""
     name = commit_name(cache_key)
-    found = backend.get(name)
-    if found is None:
-        return None
-    data, etag = found
+    etag = ""
     try:
+        found = backend.get(name)
+        if found is None:
+            return None
+        data, etag = found
         commit = Commit.decode(data, name=name)
         if commit.cache_key != cache_key:
             raise Damaged(f"{name} is the commit record of another key, {commit.cache_key}.")
     except Damaged as error:
-        raise DamagedCommit(str(error), etag) from error
+        raise DamagedCommit(str(error), error.etag or etag) from error
     return commit, etag
 
 

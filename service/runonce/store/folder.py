@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,12 +15,11 @@ from pathlib import Path
 from typing import IO
 
 from runonce.errors import Damaged, NewerFormat, PreconditionFailed, StoreError
-from runonce.store.backend import RENEW_S, Stat
+from runonce.store.backend import RENEW_S, Stat, check_name
 
 FORMAT = 1
 MARKER = "runonce-store.json"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _CHUNK = 1 << 20
 _ABANDONED_S = 24 * 3600  # an unfinished write older than this has no writer any more
 
@@ -163,8 +161,7 @@ class FolderBackend:
             return os.fstat(file.fileno()).st_mtime
 
     def _path(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of an object.")
+        check_name(name)
         return self.root / name
 
     def _check_etag(self, name: str, wanted: str) -> None:

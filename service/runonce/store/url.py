@@ -10,10 +10,27 @@ from runonce.store.folder import FolderBackend
 
 
 def open_store(url: str) -> Backend:
-    """A folder's path. Raises InputError for a URL whose scheme nothing here answers for."""
+    """A folder's path, or s3://bucket/prefix. Raises InputError for a URL that nothing here answers for."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return FolderBackend(Path(url).expanduser())
     if scheme == "file" and rest.startswith("/"):
         return FolderBackend(Path(rest))
-    raise InputError.of("store", f"is {url!r}; this release keeps results in folders.", "Give the path of a folder.")
+    if scheme == "s3":
+        return _open_s3(url)
+    raise InputError.of(
+        "store", f"is {url!r}; results are kept in folders and in S3.", "Give a folder's path, or s3://bucket/prefix."
+    )
+
+
+def _open_s3(url: str) -> Backend:
+    from runonce.store.location import parse_location
+
+    location = parse_location(url)
+    try:
+        from runonce.store.s3 import S3Backend  # boto3 takes a third of a second to import
+    except ModuleNotFoundError as error:
+        if error.name not in ("boto3", "botocore"):
+            raise
+        raise InputError.of("store", f"{url} needs boto3.", "Install it: pip install 'runonce[s3]'.") from error
+    return S3Backend(location)

@@ -1,0 +1,329 @@
+"""A store in a bucket of S3, or of a service that speaks its protocol, by boto3.
+
+Objects are whole: one plain PUT each, never a multipart upload, whose conditions some services check too early.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import email.utils
+import functools
+import hashlib
+import random
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from runonce import __version__
+from runonce.errors import Damaged, PreconditionFailed, StoreError
+from runonce.store.backend import RENEW_S, Stat, check_name
+from runonce.store.location import S3Location
+from runonce.store.s3_errors import BAD_DIGEST, CONFLICT, code_of, refusal, status_of, was_retried
+from runonce.store.spans import CHUNK, Span, SpanReader, digest_of
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+TRIES = 6
+CONNECT_S, READ_S = 10, 60
+CONNECTIONS = 32
+BLOB_SIZE = 64 << 20
+
+_CONTENT = ("b/", "m/")  # named by the digest of what they hold
+_SIZE = "content-size"  # metadata of an object that has more bytes than its content
+_TRAILER = 16
+
+
+class S3Backend:
+    """`Backend` over a prefix for records and one for what is named by its content, best in a bucket with versions.
+
+    A version is an id of such a bucket, else an ETag.
+    """
+
+    blob_size = BLOB_SIZE
+
+    def __init__(self, location: S3Location) -> None:
+        self.url = location.url
+        self._location = location
+        with self._errors("open", "the store"):
+            self._client = _client(location)
+        self._buckets_seen: set[str] = set()
+
+    def get(self, name: str) -> tuple[bytes, str] | None:
+        at = self._at(name)
+        with self._errors("read", name):
+            for attempt in range(TRIES):
+                try:
+                    answer = self._client.get_object(**at, ChecksumMode="ENABLED")
+                    data = answer["Body"].read()
+                except ClientError as error:
+                    if code_of(error) == "NoSuchKey":
+                        return None
+                    raise
+                except BotoCoreError:  # cut within the body: no client tries that again by itself
+                    if attempt + 1 == TRIES:
+                        raise
+                    _wait(attempt)
+                    continue
+                if answer.get("ChecksumSHA256", _checksum(data)) == _checksum(data):
+                    return data, answer["ETag"]
+                _wait(attempt)
+        raise Damaged(f"{name} in {self.url} does not have the checksum that it was stored with.", etag=answer["ETag"])
+
+    def put(self, name: str, data: bytes, *, create: bool = False, if_match: str | None = None) -> str:
+        at = self._at(name)
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if create else {}
+        if if_match is not None:
+            condition = {"IfMatch": if_match}
+        attempt = 0
+        with self._errors("write", name):
+            while True:
+                try:
+                    return self._client.put_object(**at, Body=data, ChecksumSHA256=_checksum(data), **condition)["ETag"]
+                except ClientError as error:
+                    if status_of(error) == 412 or (if_match is not None and status_of(error) == 404):
+                        return self._conditional(name, data, create, error, tried=bool(attempt))
+                    if code_of(error) not in (*CONFLICT, *BAD_DIGEST) or attempt + 1 == TRIES:
+                        raise
+                _wait(attempt)
+                attempt += 1
+
+    def _conditional(self, name: str, data: bytes, create: bool, error: ClientError, *, tried: bool) -> str:
+        """The condition does not hold; but what is there may be our own, from a try whose answer was lost."""
+        found = self.get(name)
+        if found is not None and found[0] == data and (tried or was_retried(error)):
+            return found[1]
+        if found is None:
+            raise PreconditionFailed(f"{name} is gone.") from error
+        raise PreconditionFailed(f"{name} is {'there already' if create else 'another one by now'}.") from error
+
+    def put_file(self, name: str, path: Path, *, sha256: str) -> None:
+        self.put_spans(name, [Span(path, 0, path.stat().st_size)], sha256=sha256)
+
+    def put_spans(self, name: str, spans: Sequence[Span], *, sha256: str) -> None:
+        at = self._at(name)
+        size = sum(span.size for span in spans)
+        checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+        with self._errors("write", name):
+            found = self._head(name)
+            if found is not None and _content_size(found) == size and _age(found) < RENEW_S:
+                return
+            if found is not None and "VersionId" not in found:
+                self._renew(at, spans, sha256)
+                return
+            for attempt in range(TRIES):
+                with SpanReader(spans) as body:
+                    try:
+                        self._client.put_object(
+                            **at, Body=cast(IO[bytes], body), ContentLength=size, ChecksumSHA256=checksum
+                        )
+                        return
+                    except ClientError as error:
+                        if code_of(error) not in (*CONFLICT, *BAD_DIGEST) or attempt + 1 == TRIES:
+                            raise
+                        if digest_of(spans) != sha256:
+                            raise _changed(spans, sha256) from error
+                _wait(attempt)
+
+    def _renew(self, at: dict[str, Any], spans: Sequence[Span], sha256: str) -> None:
+        """Without versions the ETag alone tells a renewed object from an old one, so its bytes have to differ."""
+        data = b"".join(_read(spans))
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise _changed(spans, sha256)
+        data += uuid.uuid4().bytes
+        metadata = {_SIZE: str(len(data) - _TRAILER)}
+        self._client.put_object(**at, Body=data, ChecksumSHA256=_checksum(data), Metadata=metadata)
+
+    def get_file(self, name: str, path: Path, *, sha256: str) -> None:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        with self._errors("read", name):
+            try:
+                with temporary.open("xb") as file:
+                    for chunk in self.read(name, sha256=sha256):
+                        file.write(chunk)
+                temporary.rename(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def read(self, name: str, *, sha256: str) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        with self._errors("read", name):
+            for chunk in self._stream(name):
+                digest.update(chunk)
+                yield chunk
+        if digest.hexdigest() != sha256:
+            raise Damaged(f"{name} in {self.url} has the digest {digest.hexdigest()}, not {sha256}.")
+
+    def _stream(self, name: str) -> Iterator[bytes]:
+        """The content from start to end; where a connection is cut, the next goes on from there."""
+        position, failures, left = 0, 0, 1
+        given: dict[str, Any] = {}
+        while left > 0:
+            try:
+                answer = self._client.get_object(**self._at(name), **given)
+            except ClientError as error:
+                if code_of(error) == "NoSuchKey":
+                    raise Damaged(f"{name} is lost from {self.url}.") from error
+                raise
+            if not given:
+                left = _content_size(answer)
+            with contextlib.closing(answer["Body"]) as body:
+                try:
+                    while left > 0 and (chunk := body.read(min(CHUNK, left))):
+                        position, left, failures = position + len(chunk), left - len(chunk), 0
+                        yield chunk
+                    if left > 0:
+                        raise Damaged(f"{name} in {self.url} is {left} bytes too short.")
+                except BotoCoreError:
+                    failures += 1
+                    if failures == TRIES:
+                        raise
+                    _wait(failures)
+                    given = {"Range": f"bytes={position}-"}
+
+    def stat(self, name: str) -> Stat | None:
+        with self._errors("read", name):
+            found = self._head(name)
+        if found is None:
+            return None
+        version = found.get("VersionId") or found["ETag"]
+        return Stat(name, _content_size(found), found["LastModified"].timestamp(), version)
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        """In the order of names, whatever the order of the service; so all of them are held at once."""
+        bucket, start = self._bucket(prefix), len(self._key(prefix)) - len(prefix)
+        with self._errors("list", prefix):
+            if prefix.startswith(_CONTENT) and self._has_versions(bucket):
+                found = self._list_versions(bucket, prefix)
+            else:
+                pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=self._key(prefix))
+                found = [
+                    Stat(entry["Key"][start:], entry["Size"], entry["LastModified"].timestamp(), entry["ETag"])
+                    for page in pages
+                    for entry in page.get("Contents", ())
+                ]
+        yield from sorted(found, key=lambda entry: entry.name)
+
+    def delete(self, name: str, *, if_match: str | None = None, version: str | None = None) -> None:
+        condition: dict[str, Any] = {}
+        if if_match is not None:
+            condition["IfMatch"] = if_match
+        elif version is not None:
+            condition["IfMatch" if version.startswith('"') else "VersionId"] = version
+        with self._errors("delete", name):
+            try:
+                self._client.delete_object(**self._at(name), **condition)
+            except ClientError as error:
+                if status_of(error) == 404 and code_of(error) != "NoSuchBucket":
+                    return
+                if status_of(error) != 412:
+                    raise
+                if if_match is not None and self._head(name) is not None:
+                    raise PreconditionFailed(f"{name} is another one by now.") from error
+
+    def _list_versions(self, bucket: str, prefix: str) -> Sequence[Stat]:
+        start = len(self._key(prefix)) - len(prefix)
+        pages = self._client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=self._key(prefix))
+        return [
+            Stat(entry["Key"][start:], entry["Size"], entry["LastModified"].timestamp(), entry["VersionId"])
+            for page in pages
+            for entry in page.get("Versions", ())
+            if entry["IsLatest"]
+        ]
+
+    def _head(self, name: str) -> dict[str, Any] | None:
+        try:
+            return dict(self._client.head_object(**self._at(name)))
+        except ClientError as error:
+            if status_of(error) != 404:
+                raise
+        # An answer to HEAD has no body, so it cannot say whether the object or the bucket is missing.
+        bucket = self._bucket(name)
+        if bucket not in self._buckets_seen:
+            self._client.head_bucket(Bucket=bucket)
+            self._buckets_seen.add(bucket)
+        return None
+
+    def _has_versions(self, bucket: str) -> bool:
+        return self._client.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled"
+
+    def _bucket(self, name: str) -> str:
+        return self._location.blobs_bucket if name.startswith(_CONTENT) else self._location.bucket
+
+    def _key(self, name: str) -> str:
+        return (self._location.blobs_prefix if name.startswith(_CONTENT) else self._location.prefix) + name
+
+    def _at(self, name: str) -> dict[str, Any]:
+        check_name(name)
+        return {"Bucket": self._bucket(name), "Key": self._key(name)}
+
+    @contextlib.contextmanager
+    def _errors(self, what: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (ClientError, BotoCoreError) as error:
+            raise refusal(error, f"{what} {name}", self.url) from error
+        except OSError as error:
+            raise StoreError(f"cannot {what} {name} in {self.url}: {error.strerror or error}.") from error
+
+
+@functools.cache
+def _session(profile: str | None) -> boto3.session.Session:
+    """One for all stores of a process: to read the models of the service takes longer than most requests."""
+    return boto3.session.Session(profile_name=profile)
+
+
+def _client(location: S3Location) -> S3Client:
+    session = _session(location.profile)
+    style = location.addressing or ("path" if location.endpoint else "auto")
+    options: Any = {"payload_signing_enabled": False, "addressing_style": style}
+    config = Config(
+        s3=options,
+        retries={"mode": "standard", "total_max_attempts": TRIES},
+        max_pool_connections=CONNECTIONS,
+        connect_timeout=CONNECT_S,
+        read_timeout=READ_S,
+        tcp_keepalive=True,
+        # Every request brings the SHA-256 that is known anyway, and every answer is verified by it.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        user_agent_extra=f"runonce/{__version__}",
+    )
+    region = location.region or session.region_name or ("us-east-1" if location.endpoint else None)
+    return session.client("s3", endpoint_url=location.endpoint, region_name=region, config=config)
+
+
+def _content_size(answer: Any) -> int:
+    return int(answer.get("Metadata", {}).get(_SIZE, answer["ContentLength"]))
+
+
+def _age(answer: Any) -> float:
+    """By the store's clock alone."""
+    now = email.utils.parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return float((now - answer["LastModified"]).total_seconds())
+
+
+def _checksum(data: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+
+
+def _read(spans: Sequence[Span]) -> Iterator[bytes]:
+    with SpanReader(spans) as reader:
+        while chunk := reader.read():
+            yield chunk
+
+
+def _changed(spans: Sequence[Span], sha256: str) -> Damaged:
+    names = ", ".join(sorted({str(span.path) for span in spans})[:3])
+    return Damaged(f"{names} has the digest {digest_of(spans)}, not {sha256}: it was changed while it was stored.")
+
+
+def _wait(attempt: int) -> None:
+    time.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311 - spreads those who try at once
