@@ -7,18 +7,25 @@ from dataclasses import replace
 import pytest
 
 from runonce.controller.decide import (
+    MAX_DELETIONS,
     MAX_DISRUPTIONS,
+    MAX_OWNERS,
     MAX_TOKENS,
     Block,
     Create,
+    Earlier,
+    Expire,
     Fail,
     Hit,
     Join,
+    Leave,
+    Pause,
     Publish,
     Record,
     Replace,
     Seen,
     Skip,
+    Suspend,
     Wait,
     Wanted,
     decide,
@@ -228,7 +235,7 @@ def test_a_failed_job_is_judged_before_anything_follows_from_it():
 
 
 def test_a_charged_failure_is_tried_again_in_the_same_round():
-    judged = Round(round=FROM + "r", verdict="charged", charges={"me": 1})
+    judged = Round(round=FROM + "r", verdict="charged", charges={"me": 1}, machine="m")
     decision = decide(wanted(), Seen(job=failed(round=judged)))
     assert decision == Replace(replace(judged, attempt=2, verdict=None), "u")
 
@@ -266,7 +273,150 @@ def test_a_complete_job_without_its_shards_is_charged_and_tried_again():
 def test_anothers_failed_job_is_replaced_in_its_round_without_its_charge():
     judged = Round(round=FROM + "r", verdict="final", charges={"other": 9})
     decision = decide(wanted(), Seen(job=failed(owners=(OTHER,), round=judged)))
-    assert decision == Replace(replace(judged, attempt=2, verdict=None), "u")
+    assert decision == Replace(replace(judged, attempt=2, verdict=None, machine="m"), "u")
+
+
+# --- what only a resource has: suspension, other owners, a status that remembers ---
+
+
+def earlier(uid: str = "u", *, given_up: bool = False, **changes) -> Earlier:
+    return Earlier(uid=uid, round=Round(**({"round": FROM + "r"} | changes)), given_up=given_up)
+
+
+def test_a_suspended_experiment_creates_and_joins_nothing():
+    assert isinstance(decide(wanted(suspend=True), Seen()), Pause)
+    assert isinstance(decide(wanted(suspend=True), Seen(job=job(owners=(OTHER,)))), Pause)
+    assert isinstance(decide(wanted(suspend=True), Seen(job=failed())), Pause)
+
+
+def test_a_suspended_experiment_has_its_result_nevertheless():
+    assert isinstance(decide(wanted(suspend=True), Seen(commit=commit())), Hit)
+
+
+def test_a_job_is_suspended_when_all_of_its_owners_say_so():
+    assert decide(wanted(suspend=True), Seen(job=job())) == Suspend("u", True)
+    assert isinstance(decide(wanted(suspend=True), Seen(job=job(owners=(ME, OTHER)), others_want=True)), Pause)
+    assert isinstance(decide(wanted(suspend=True), Seen(job=job(suspended=True))), Pause)
+
+
+def test_a_suspended_job_is_resumed_by_an_owner_that_is_not():
+    assert decide(wanted(), Seen(job=job(suspended=True))) == Suspend("u", False)
+
+
+def test_the_suspension_of_a_queued_job_is_the_queues():
+    assert isinstance(decide(wanted(), Seen(job=job(suspended=True, queued=True))), Wait)
+    assert decide(wanted(suspend=True), Seen(job=job(queued=True))) == Leave("u")
+
+
+def test_a_job_with_as_many_owners_as_it_can_have_is_waited_for():
+    many = tuple(Owner(uid=str(i), name="x") for i in range(MAX_OWNERS))
+    assert isinstance(decide(wanted(), Seen(job=job(owners=many))), Wait)
+
+
+def test_an_ownerless_job_is_adopted():
+    assert decide(wanted(), Seen(job=job(owners=()))) == Join("u")
+
+
+def test_a_request_while_the_job_runs_is_added_to_those_that_it_honours():
+    decision = decide(wanted(token="t"), Seen(job=job(round=Round(round=FROM + "r", tokens=("old",)))))
+    assert decision == Record(Round(round=FROM + "r", tokens=("old", "t")), "u")
+    assert isinstance(decide(wanted(token="t"), Seen(job=job(round=decision.round))), Wait)
+
+
+def test_a_request_is_honoured_by_whoever_replaced_the_commit_meanwhile():
+    ended = job(phase="complete", round=Round(round=FROM + "r", tokens=("t",), replaces="old"))
+    seen = Seen(commit=commit(), etag="new", job=ended, shards=shards())
+    assert isinstance(decide(wanted(token="t"), seen), Hit)
+    assert isinstance(decide(wanted(token="t"), replace(seen, etag="old")), Publish)
+
+
+def test_pods_are_judged_while_they_can_be_seen():
+    """At `Failed` the evicted ones, and the victims, may be gone."""
+    failing = job(failing=True, failures=(failure(None, "DisruptionTarget"), failure(1)))
+    decision = decide(wanted(), Seen(job=failing))
+    assert decision == Record(Round(round=FROM + "r", verdict="disrupted", disruptions=1), "u")
+    assert isinstance(decide(wanted(), Seen(job=replace(failing, round=decision.round))), Wait)
+
+
+def test_an_index_without_a_pod_was_evicted():
+    assert judge([failure(1), failure(None, "PodLost")], coupled=True) == "disrupted"
+
+
+def test_who_joined_with_another_machine_charges_the_creator():
+    seen = Seen(job=failed(owners=(OTHER, ME), round=Round(round=FROM + "r", machine="theirs")))
+    decision = decide(wanted(), seen)
+    assert isinstance(decision, Record)
+    assert decision.round.charges == {"other": 1}
+
+
+def test_the_next_attempt_is_of_the_machine_of_who_makes_it():
+    judged = Round(round=FROM + "r", verdict="charged", charges={"other": 9}, machine="theirs")
+    decision = decide(wanted(), Seen(job=failed(owners=(OTHER, ME), round=judged)))
+    assert isinstance(decision, Replace)
+    assert (decision.round.machine, decision.round.attempt) == ("m", 2)
+
+
+def test_an_attempt_that_was_decided_and_not_made_is_made_as_decided():
+    """A crash between the status that closed attempt 1 and the end of its Job."""
+    seen = Seen(job=failed(round=Round(round=FROM + "r", verdict="charged", charges={"me": 1})))
+    closed = earlier("", attempt=2, charges={"me": 1})
+    assert decide(wanted(earlier=closed), seen) == Replace(closed.round, "u")
+    assert decide(wanted(earlier=closed), Seen()) == Create(closed.round)
+
+
+def test_a_job_that_the_status_names_and_that_is_gone_is_posted_again_and_counted():
+    decision = decide(wanted(earlier=earlier()), Seen())
+    assert decision == Create(Round(round=FROM + "r", attempt=2, machine="m", deletions=1))
+    again = decide(wanted(earlier=earlier(deletions=MAX_DELETIONS)), Seen())
+    assert isinstance(again, Fail)
+    assert again.reason == "JobDeleted"
+
+
+def test_a_judged_job_that_is_gone_keeps_its_charge():
+    decision = decide(wanted(earlier=earlier(verdict="charged", charges={"me": 1})), Seen())
+    assert decision == Create(Round(round=FROM + "r", attempt=2, charges={"me": 1}, machine="m"))
+
+
+def test_shards_outrank_the_status_that_names_a_job():
+    assert isinstance(decide(wanted(earlier=earlier()), Seen(unfinished=FROM + "r", shards=shards())), Publish)
+
+
+def test_what_was_given_up_is_not_gone_on_with():
+    given_up = earlier(given_up=True)
+    for seen in (Seen(unfinished=FROM + "r"), Seen(job=failed(round=Round(round=FROM + "r", verdict="final")))):
+        decision = decide(wanted(earlier=given_up), seen)
+        assert isinstance(decision, Create | Replace)
+        assert decision.round == Round(round=FROM + "new", machine="m")
+
+
+def test_a_status_of_other_inputs_says_nothing():
+    moved = wanted(made_from="bbbbbbbbbbbb-", fresh="bbbbbbbbbbbb-new", earlier=earlier())
+    assert decide(moved, Seen()) == Create(Round(round="bbbbbbbbbbbb-new", machine="m"))
+
+
+def test_the_job_stays_for_its_time_after_the_commit_alone():
+    seen = Seen(commit=commit(attempt="u"), job=job(phase="complete"))
+    assert decide(wanted(ttl_s=3600), seen) == Expire("u", 3600)
+    after = replace(seen, job=job(phase="complete", ttl_s=3600))
+    assert decide(wanted(ttl_s=3600), after) == Hit(commit(attempt="u"), cached=False)
+
+
+def test_a_result_that_came_from_elsewhere_ends_ones_own_job():
+    assert decide(wanted(), Seen(commit=commit(), job=job())) == Leave("u")
+
+
+def test_the_result_of_a_job_that_the_status_names_is_no_cache_hit():
+    for named in (earlier("a"), earlier("b")):
+        assert decide(wanted(earlier=named), Seen(commit=commit())) == Hit(commit(), cached=False)
+    other = earlier("b", round=FROM + "other")
+    assert decide(wanted(earlier=other), Seen(commit=commit())) == Hit(commit(), cached=True)
+
+
+def test_a_job_that_does_not_start_in_time_fails():
+    late = decide(wanted(start_deadline_s=60), Seen(job=job(), waited_s=61))
+    assert isinstance(late, Fail)
+    assert late.reason == "StartDeadlineExceeded"
+    assert isinstance(decide(wanted(start_deadline_s=60), Seen(job=job(), waited_s=59)), Wait)
 
 
 # --- the verdict ---

@@ -13,10 +13,24 @@ from runonce.experiment.job import Failure, JobState, Owner, Round, Verdict
 from runonce.experiment.manifest import Commit, Shard
 
 MAX_DISRUPTIONS = 20
+MAX_DELETIONS = 5
 MAX_TOKENS = 32
+MAX_OWNERS = 100  # each one that joins rewrites the Job
 
 # Failures that say nothing against the experiment: the machine or the runner went away.
-_DISRUPTIONS = frozenset(("SupervisorLost", "DisruptionTarget", "Suspended"))
+_DISRUPTIONS = frozenset(("SupervisorLost", "DisruptionTarget", "PodLost", "Suspended"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """What the status says of this key. uid: of the Job; empty where `round` is that of an attempt still to be made.
+
+    given_up: it had failed for good, and what was asked for has changed since.
+    """
+
+    uid: str
+    round: Round
+    given_up: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +41,9 @@ class Wanted:
     inputs: mode to digest of the merged manifest that the result is to be made from; None where one is missing.
     fresh: name for a new round, unique; it begins with `made_from`, as every round of the same inputs does, so that
     nothing made from other inputs is taken over. machine: digest of the machine parameters.
+
+    What a resource adds. suspend: nothing is to run. ttl_s: how long a Job stays after the commit. start_deadline_s:
+    how long it may take to start. earlier: the Job that the status names, with its record.
     """
 
     mode: str
@@ -41,12 +58,17 @@ class Wanted:
     token: str | None = None
     inputs: Mapping[str, str] | None = field(default_factory=dict)
     reason: str = ""  # why total is 0
+    suspend: bool = False
+    ttl_s: int | None = None
+    start_deadline_s: int | None = None
+    earlier: Earlier | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
     """shards: a complete set of the Job's attempt, or without a Job of the newest unfinished round; None unless
     they are all there. unfinished: that round, without a Job. living: processes of the key outside of any Job.
+    others_want: another owner of the Job wants it to run. waited_s: since the Job was made, where nothing ran yet.
     """
 
     commit: Commit | None = None
@@ -55,6 +77,8 @@ class Seen:
     shards: Sequence[Shard] | None = None
     unfinished: str | None = None
     living: Sequence[str] = ()
+    others_want: bool = False
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,12 +115,39 @@ class Join:
 
 @dataclass(frozen=True)
 class Wait:
+    """cause: CamelCase, for a condition."""
+
+    reason: str
+    cause: str = "Running"
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Nothing is to run until the user says so."""
+
     reason: str
 
 
 @dataclass(frozen=True)
+class Suspend:
+    uid: str
+    value: bool
+
+
+@dataclass(frozen=True)
+class Leave:
+    uid: str
+
+
+@dataclass(frozen=True)
+class Expire:
+    uid: str
+    seconds: int
+
+
+@dataclass(frozen=True)
 class Record:
-    """Write the verdict onto the Job before anything that would follow from it."""
+    """Write the verdict, or a request that the Job honours too, onto the Job before anything that follows from it."""
 
     round: Round
     uid: str
@@ -116,48 +167,126 @@ class Fail:
     failures: Sequence[Failure]
 
 
-Decision = Hit | Skip | Block | Create | Replace | Join | Wait | Record | Publish | Fail
+Decision = (
+    Hit | Skip | Block | Pause | Create | Replace | Join | Suspend | Leave | Expire | Wait | Record | Publish | Fail
+)
 
 
 def decide(wanted: Wanted, seen: Seen) -> Decision:
-    """The one thing to do next. Asked again after it is done, until it says Hit, Skip, Block or Fail."""
+    """The one thing to do next. Asked again after it is done, until it says Hit, Skip, Block, Pause or Fail."""
     commit, job = seen.commit, seen.job
     if commit is not None and _honours(commit, wanted):
-        mine = job is not None and wanted.owner in job.owners and job.uid == commit.attempt
-        return Hit(commit, cached=not mine)
+        return _hit(wanted, commit, job)
     if wanted.total == 0:
         return Skip(wanted.reason)
+    if wanted.suspend:
+        return _suspended(wanted, seen)
     if wanted.inputs is None:
         return Block("the artifacts of train are needed, and train is neither run nor cached")
     if job is None:
-        if seen.living:
-            return Wait(f"processes of an earlier Job still run: {', '.join(seen.living)}")
-        if seen.shards is not None and wanted.token is None:
-            return Publish(seen.shards, _round(wanted, seen, seen.shards[0].round))
-        resumed = seen.unfinished if wanted.token is None else None
-        return Create(_round(wanted, seen, resumed or wanted.fresh))
+        return _without_job(wanted, seen)
     if job.cache_key != wanted.cache_key:
         return Fail("JobNameTaken", (Failure(index=-1, exit_code=None, reason=f"{job.name} has another key"),))
     if job.phase == "ending":
-        return Wait(f"{job.name} is being deleted")
+        return Wait(f"{job.name} is being deleted", "Ending")
     if job.phase == "active":
-        if wanted.owner not in job.owners:
-            return Wait(f"{job.name} is failing") if job.failing else Join(job.uid)
-        return Wait(f"{job.name} is running")
+        return _while_active(wanted, seen, job)
     return _after_end(wanted, seen, job)
 
 
+def _hit(wanted: Wanted, commit: Commit, job: JobState | None) -> Decision:
+    mine = job is not None and wanted.owner in job.owners
+    if job is not None and mine and job.phase == "active" and job.uid != commit.attempt:
+        return Leave(job.uid)  # somebody else was faster
+    if job is not None and mine and job.phase in ("complete", "failed") and job.ttl_s is None and wanted.ttl_s:
+        return Expire(job.uid, wanted.ttl_s)
+    made = job is not None and mine and job.uid == commit.attempt
+    earlier = wanted.earlier
+    made = made or (earlier is not None and (earlier.uid == commit.attempt or earlier.round.round == commit.round))
+    return Hit(commit, cached=not made)
+
+
+def _suspended(wanted: Wanted, seen: Seen) -> Decision:
+    job = seen.job
+    if job is not None and job.phase == "active" and wanted.owner in job.owners:
+        if job.queued:
+            return Leave(job.uid)  # its `suspend` is the queue's
+        if not job.suspended and not seen.others_want:
+            return Suspend(job.uid, True)
+    return Pause("spec.suspend is true")
+
+
+def _without_job(wanted: Wanted, seen: Seen) -> Decision:
+    earlier = wanted.earlier
+    if seen.living:
+        return Wait(f"processes of an earlier Job still run: {', '.join(seen.living)}", "WaitingForPods")
+    fits = earlier is not None and not earlier.given_up and _serves(wanted, earlier.round)
+    if seen.shards is not None and wanted.token is None:
+        return Publish(seen.shards, _round(wanted, seen, seen.shards[0].round))
+    if earlier is not None and fits and not earlier.uid:
+        return Create(earlier.round)
+    if earlier is not None and fits:
+        return _after_deletion(wanted, earlier.round)
+    resumed = seen.unfinished if wanted.token is None else None
+    if earlier is not None and earlier.given_up and resumed == earlier.round.round:
+        resumed = None
+    return Create(_round(wanted, seen, resumed or wanted.fresh))
+
+
+def _after_deletion(wanted: Wanted, lost: Round) -> Decision:
+    """The status names a Job that is gone. Where it is there after all, the POST will say so, and nothing counts."""
+    if lost.verdict is not None:
+        if lost.verdict == "final" or lost.charges.get(wanted.owner.uid, 0) > wanted.retries:
+            return Fail("JobDeleted", (Failure(index=-1, exit_code=None, reason="JobDeleted"),))
+        return Create(_next(wanted, lost))
+    if lost.deletions >= MAX_DELETIONS:
+        return Fail("JobDeleted", (Failure(index=-1, exit_code=None, reason="JobDeleted"),))
+    return Create(replace(_next(wanted, lost), deletions=lost.deletions + 1))
+
+
+def _while_active(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
+    if wanted.owner not in job.owners:
+        if job.failing:
+            return Wait(f"{job.name} is failing", "Failing")
+        if len(job.owners) >= MAX_OWNERS:
+            return Wait(f"{job.name} has {len(job.owners)} owners, and its result is waited for", "SharedJob")
+        return Join(job.uid)
+    if job.failing:
+        if job.round.verdict is None and job.failures:
+            return Record(_judged(wanted, job), job.uid)
+        return Wait(f"{job.name} is failing", "Failing")
+    if wanted.token is not None and wanted.token not in job.round.tokens:
+        tokens = (*job.round.tokens, wanted.token)[-MAX_TOKENS:]
+        return Record(replace(job.round, tokens=tokens), job.uid)
+    if job.suspended and not job.queued:
+        return Suspend(job.uid, False)
+    if wanted.start_deadline_s is not None and seen.waited_s > wanted.start_deadline_s:
+        late = Failure(index=-1, exit_code=None, reason="StartDeadlineExceeded")
+        return Fail("StartDeadlineExceeded", (late,))
+    return Wait(f"{job.name} is running")
+
+
 def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
-    stale = wanted.token is not None and wanted.token not in job.round.tokens
-    stale = stale or not job.round.round.startswith(wanted.made_from)
+    earlier = wanted.earlier
+    stale = not _serves(wanted, job.round)
+    stale = stale or (earlier is not None and earlier.given_up and earlier.round.round == job.round.round)
     if seen.shards is not None and not stale:
-        # A commit that was damaged since the round began is replaced; any other is as it was then, or adopted.
-        return Publish(seen.shards, job.round if seen.commit is not None else replace(job.round, replaces=seen.etag))
+        if wanted.token is not None and seen.commit is not None and seen.etag != job.round.replaces:
+            return Hit(seen.commit, cached=True)  # replaced by another meanwhile: the request is honoured
+        # What stands there is damaged, or made from other inputs, or asked to be made anew.
+        return Publish(seen.shards, replace(job.round, replaces=seen.etag))
+    if (
+        earlier is not None
+        and not earlier.uid
+        and _serves(wanted, earlier.round)
+        and _follows(earlier.round, job.round)
+    ):
+        return Replace(earlier.round, job.uid)  # decided already, and not yet done
     if stale:
         return Replace(_round(wanted, seen, wanted.fresh), job.uid)
     if wanted.owner not in job.owners:
         # Another owner's outcome is not ours: the same round goes on, and with it its checkpoints.
-        return Replace(replace(job.round, attempt=job.round.attempt + 1, verdict=None), job.uid)
+        return Replace(_next(wanted, job.round), job.uid)
     if job.round.verdict is None:
         return Record(_judged(wanted, job), job.uid)
     failures = job.failures or (Failure(index=-1, exit_code=None, reason="ShardsMissing"),)
@@ -167,7 +296,20 @@ def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
         return Fail(_reason(failures), failures)
     if job.round.disruptions > MAX_DISRUPTIONS:
         return Fail("TooManyDisruptions", failures)
-    return Replace(replace(job.round, attempt=job.round.attempt + 1, verdict=None), job.uid)
+    return Replace(_next(wanted, job.round), job.uid)
+
+
+def _serves(wanted: Wanted, round_: Round) -> bool:
+    """Whether a round is made from the inputs of now, and honours the request."""
+    return round_.round.startswith(wanted.made_from) and (wanted.token is None or wanted.token in round_.tokens)
+
+
+def _follows(later: Round, earlier: Round) -> bool:
+    return later.round != earlier.round or later.attempt > earlier.attempt
+
+
+def _next(wanted: Wanted, before: Round) -> Round:
+    return replace(before, attempt=before.attempt + 1, verdict=None, machine=wanted.machine, deletions=0)
 
 
 def _honours(commit: Commit, wanted: Wanted) -> bool:
@@ -187,7 +329,10 @@ def _judged(wanted: Wanted, job: JobState) -> Round:
     verdict = judge(job.failures, coupled=wanted.coupled, complete=job.phase == "complete")
     charges = dict(job.round.charges)
     if verdict == "charged":
-        charges[wanted.owner.uid] = charges.get(wanted.owner.uid, 0) + 1
+        # Whoever joined with other machine parameters is not to blame for those of the creator, who stands first.
+        to_blame = {job.owners[0].uid} if wanted.machine != job.round.machine else {wanted.owner.uid}
+        for uid in to_blame:
+            charges[uid] = charges.get(uid, 0) + 1
     disruptions = job.round.disruptions + (verdict == "disrupted")
     return replace(job.round, verdict=verdict, charges=charges, disruptions=disruptions)
 

@@ -66,6 +66,7 @@ class Round:
     attempt: from 1. charges: failed attempts by owner uid. disruptions: attempts lost without fault.
     machine: digest of the machine parameters of the Job's creator. replaces: ETag of the commit record
     that this round is to replace, empty where there was none. tokens: overwrite and rerun requests honoured.
+    deletions: Jobs in a row that someone deleted before they ended.
     """
 
     round: str
@@ -76,9 +77,11 @@ class Round:
     machine: str = ""
     replaces: str = ""
     tokens: tuple[str, ...] = ()
+    deletions: int = 0
 
     def to_json(self) -> dict[str, Any]:
         verdict = {} if self.verdict is None else {"verdict": self.verdict}
+        deletions = {"deletions": self.deletions} if self.deletions else {}
         return {
             "round": self.round,
             "attempt": self.attempt,
@@ -88,6 +91,7 @@ class Round:
             "machine": self.machine,
             "replaces": self.replaces,
             "tokens": list(self.tokens),
+            **deletions,
         }
 
     @classmethod
@@ -101,6 +105,7 @@ class Round:
             machine=value["machine"],
             replaces=value["replaces"],
             tokens=tuple(value["tokens"]),
+            deletions=value.get("deletions", 0),
         )
 
 
@@ -142,6 +147,8 @@ class JobState:
     phase: `active` until the outcome is certain and no process is left; `ending` while it is being deleted.
     failing: the outcome is failure, but processes are still alive; the next attempt must wait for `failed`.
     failures: one for each process that did not end with 0, the root cause first where it is known.
+    On a cluster too: ready: processes that run. missing: pods that are due and not there. ttl_s: after which it
+    vanishes. queued: whether a queue decides when it runs. created: when, as RFC 3339.
     """
 
     name: str
@@ -156,6 +163,11 @@ class JobState:
     succeeded: tuple[int, ...] = ()
     failures: tuple[Failure, ...] = ()
     suspended: bool = False
+    ready: int = 0
+    missing: int = 0
+    ttl_s: int | None = None
+    queued: bool = False
+    created: str = ""
 
 
 class Jobs(Protocol):
