@@ -56,7 +56,7 @@ def test_nobody_but_the_settings_the_contract_and_processes_reads_the_environmen
         "worker/command.py",
         "worker/ranks.py",
         "local/supervisor.py",
-        "cli/session.py",
+        "api/session.py",
     }
     if str(path.relative_to(PACKAGE)) not in readers:
         assert "os.environ" not in path.read_text()

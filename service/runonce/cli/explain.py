@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
+from runonce.api.target import locate
 from runonce.cli.options import json_option, open_given, store_option
-from runonce.cli.target import locate
 from runonce.experiment.key import Difference
 from runonce.store.backend import Backend
 from runonce.store.commit import probe
-from runonce.store.earlier import compare, nearest_earlier
+from runonce.store.earlier import compare, nearest_earlier, shown_difference
 from runonce.store.find import find_commit, is_prefix
 from runonce.store.restore import read_manifest
 
@@ -100,15 +100,3 @@ def differences_json(found: Iterable[Difference]) -> list[dict[str, Any]]:
 
 def difference_text(entry: Mapping[str, Any]) -> str:
     return shown_difference(Difference(entry["path"], entry["first"], entry["second"]))
-
-
-def shown_difference(difference: Difference) -> str:
-    first, second = (
-        "nothing"
-        if value is None
-        else text
-        if len(text := json.dumps(value, ensure_ascii=False)) <= 60
-        else text[:57] + "…"
-        for value in (difference.first, difference.second)
-    )
-    return f"{difference.path.removeprefix('/').replace('/', '.')} was {first}, is {second}"

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from runonce import __version__
+from runonce.api.target import Located, completed, locate, modules_here
 from runonce.cli.explain import difference_text, differences_json
 from runonce.cli.options import json_option, open_given, store_option, target_options
-from runonce.cli.target import Located, completed, locate, modules_here
 from runonce.errors import InputError
 from runonce.experiment.key import params_hash
 from runonce.settings import Settings

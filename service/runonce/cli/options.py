@@ -1,14 +1,11 @@
-"""Options that commands share, and what they lead to: the bytes of a target, the path of its code, the store."""
+"""Options that commands share, and what they lead to: the store."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from runonce.errors import InputError
 from runonce.settings import Settings
 from runonce.store.backend import Backend
 from runonce.store.url import open_store
@@ -28,22 +25,3 @@ def target_options(command: Any) -> Any:
 
 def open_given(store: str | None) -> Backend:
     return open_store(store or Settings.from_env().store)
-
-
-def read_target(target: str) -> tuple[bytes, Path]:
-    """The bytes of a file or of standard input (`-`), and the folder that they belong to. Raises InputError."""
-    if target == "-":
-        return sys.stdin.buffer.read(), Path.cwd()
-    path = Path(target)
-    try:
-        return path.read_bytes(), path.absolute().parent
-    except OSError as error:
-        raise InputError.of(
-            "", f"{target} cannot be read: {error.strerror}.", "Name a file, - for standard input, or module:Class."
-        ) from error
-
-
-def search_from(folder: Path) -> None:
-    """Let modules be imported from the working directory and `folder`, before anything that is installed."""
-    first = list(dict.fromkeys((str(Path.cwd()), str(folder))))
-    sys.path[:] = [*first, *(path for path in sys.path if path not in ("", *first))]

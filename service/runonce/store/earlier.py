@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,3 +66,15 @@ def compare(
     if parts["params"] != other_parts["params"] and not inside:
         found.append(Difference("params", parts["params"], other_parts["params"]))  # a pin, or code that reads more
     return [*inside, *found]
+
+
+def shown_difference(difference: Difference) -> str:
+    first, second = (
+        "nothing"
+        if value is None
+        else text
+        if len(text := json.dumps(value, ensure_ascii=False)) <= 60
+        else text[:57] + "…"
+        for value in (difference.first, difference.second)
+    )
+    return f"{difference.path.removeprefix('/').replace('/', '.')} was {first}, is {second}"

@@ -1,4 +1,4 @@
-"""The long way of `runonce run`: read the target in full, and run what is not in the store.
+"""One experiment that is not wholly in the store, up to its results.
 
 The loop is the controller's own, with processes in the place of pods.
 """
@@ -6,25 +6,16 @@ The loop is the controller's own, with processes in the place of pods.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from collections.abc import Generator, Sequence
 
-import click
-
+from runonce.api.outcome import Context, Outcome, Outcomes, hit
+from runonce.api.progress import Progress, Screen
+from runonce.api.target import Located
 from runonce.author.agree import check_class, missing_fields
 from runonce.author.entry import find_class
-from runonce.cli import known
-from runonce.cli.explain import shown_difference
-from runonce.cli.options import read_target
-from runonce.cli.progress import Progress
-from runonce.cli.run import Context, Outcome, Outcomes, cached, hit
-from runonce.cli.target import Located, locate, modules_here
 from runonce.controller import decide as rules
 from runonce.controller.reconcile import ModeOf, reconcile
 from runonce.errors import Damaged, Fault, InputError
@@ -32,81 +23,58 @@ from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, STOPPED, I
 from runonce.experiment.job import Failure, Owner
 from runonce.experiment.phase import Phase
 from runonce.local.processes import LocalJobs
-from runonce.store.earlier import nearest_earlier
+from runonce.store.earlier import nearest_earlier, shown_difference
 from runonce.store.lease import Leases
 
-POLL_S = 0.1
+STORE_POLL_S = 1.0  # between two looks into the store while a Job runs
+STOPPED_MESSAGE = "stopped; run again to go on"
 
 
-def run_target(target: str, params: Sequence[str], context: Context) -> list[tuple[str, Outcomes]]:
-    """Every experiment of the target, in order, up to one that is stopped; all are checked before one is run."""
-    found = locate(target, params)
-    for located in found:
-        modules_here(located, context.settings.sources)
-        _asked(located, context)
-    results = []
-    for located in found:
-        outcomes = run_experiment(located, context)
-        results.append((located.name, outcomes))
-        if any(outcome.exit_code == STOPPED for outcome in outcomes.values()):
-            break
-    if not params and Path(target).is_file():
-        known.keep(context.settings.known, read_target(target)[0], found)
-    return results
+class Session:
+    """The way of one experiment, in steps, so that several can be on their way at once. Raises InputError at once
+    where its class and its spec do not agree.
 
+    several: other experiments run in the same call, so each line says whose it is.
+    """
 
-def run_experiment(located: Located, context: Context) -> Outcomes:
-    """Every mode in its order, up to the first that fails."""
-    asked = _asked(located, context)
-    if not context.overwrite and not located.spec.overwrite:
-        keys = {mode: (located.keys[mode][1], tuple(located.keys[mode][0].inputs)) for mode in asked}
-        outcomes = cached(located.name, keys, _totals(located), context)
-        if len(outcomes) == len(asked):
-            return outcomes
-    return _Session(located, context).run()
-
-
-def _asked(located: Located, context: Context) -> list[str]:
-    return context.asked(located.name, {mode: tuple(parts.inputs) for mode, (parts, _) in located.keys.items()})
-
-
-def _totals(located: Located) -> dict[str, int]:
-    return {mode: located.spec.shape(mode, local=True).completions for mode in located.spec.modes()}
-
-
-class _Session:
-    """The way of one experiment that is not wholly in the store."""
-
-    def __init__(self, located: Located, context: Context) -> None:
+    def __init__(self, located: Located, context: Context, screen: Screen, *, several: bool = False) -> None:
         self._located, self._context = located, context
         self._missing = _check(located)
         self._owner = Owner(uid=uuid.uuid4().hex, name=located.name)
         self._jobs = LocalJobs(context.settings.jobs, workdir=located.workdir)
         self._leases = Leases(context.backend, self._jobs.place())
-        self._progress = Progress(self._jobs)
-        self._outcomes: Outcomes = {}
+        self._progress = Progress(self._jobs, screen, located.name if several else "")
         self._anew: dict[str, str] = {}  # modes whose damaged result is made anew, with the token of the request
+        self.outcomes: Outcomes = {}
 
-    def run(self) -> Outcomes:
-        with _Interruptible() as interrupt:
-            try:
-                for mode in _asked(self._located, self._context):
-                    outcome = self._run_mode(mode)
-                    self._outcomes[mode] = outcome
-                    if outcome.phase is Phase.FAILED:
-                        break
-            except KeyboardInterrupt:
-                self._stop(interrupt)
-            finally:
-                self._progress.close()
-                self._jobs.close(hurry=True)
-                self._leases.close()
-        return self._outcomes
+    def steps(self) -> Generator[None]:
+        """Every mode in its order, up to the first that fails; yields while nothing is to be done but to wait."""
+        for mode in asked_modes(self._located, self._context):
+            outcome = yield from self._run_mode(mode)
+            self.outcomes[mode] = outcome
+            if outcome.phase is Phase.FAILED:
+                break
 
-    def _run_mode(self, mode: str) -> Outcome:
+    def say(self, text: str) -> None:
+        self._progress.say(text)
+
+    def stop(self) -> None:
+        """Let the processes save a checkpoint; returns when they have ended."""
+        self._jobs.close()
+        for outcome in self.outcomes.values():
+            if outcome.phase is Phase.PENDING:
+                outcome.message, outcome.exit_code = STOPPED_MESSAGE, STOPPED
+
+    def close(self) -> None:
+        """End at once what still runs."""
+        self._progress.close()
+        self._jobs.close(hurry=True)
+        self._leases.close()
+
+    def _run_mode(self, mode: str) -> Generator[None, None, Outcome]:
         wanted = self._mode_of(mode)
         self._progress.begin(mode, wanted.job_name)
-        self._outcomes[mode] = Outcome(cache_key=wanted.cache_key, phase=Phase.PENDING)
+        self.outcomes[mode] = Outcome(cache_key=wanted.cache_key, phase=Phase.PENDING)
         if self._located.spec.suspend:
             message = "spec.suspend is true"
             return Outcome(cache_key=wanted.cache_key, phase=Phase.SUSPENDED, message=message, exit_code=STOPPED)
@@ -129,18 +97,27 @@ class _Session:
                         return self._failed(wanted, reason, failures)
                     for name in wanted.parts.inputs:
                         self._heal(name, failures[0].log_tail.strip())
-                        self._outcomes[name] = self._run_mode(name)
+                        self.outcomes[name] = yield from self._run_mode(name)
                     self._anew[mode] = uuid.uuid4().hex
-                    return self._run_mode(mode)
+                    return (yield from self._run_mode(mode))
                 case rules.Wait(reason):
-                    self._progress.wait(reason)
-                    time.sleep(POLL_S)
+                    yield from self._wait(wanted.job_name, reason)
                 case rules.Create() | rules.Replace():
                     joined = False
                     self._progress.say(self._why(wanted, decision.round.attempt))
                 case rules.Join():
                     joined = True
                     self._progress.say("another run makes this result already: waiting for it")
+
+    def _wait(self, job: str, reason: str) -> Generator[None]:
+        """Until there may be something to do. While the Job runs its own record says that, and the store is spared."""
+        until = time.monotonic() + STORE_POLL_S
+        while True:
+            self._progress.wait(reason)
+            yield
+            state = self._jobs.get(job)
+            if state is None or state.phase != "active" or time.monotonic() >= until:
+                return
 
     def _heal(self, mode: str, why: str) -> ModeOf:
         """Ask for the result anew, as an overwrite does: what is damaged is replaced, never served."""
@@ -154,7 +131,7 @@ class _Session:
         parts, key = self._located.keys[mode]
         inputs: dict[str, Input] | None = {}
         for name, input_key in parts.inputs.items():
-            made = self._outcomes[name].commit
+            made = self.outcomes[name].commit
             if made is None or inputs is None:
                 inputs = None
             else:
@@ -171,8 +148,16 @@ class _Session:
             store=self._context.backend.url,
             inputs=inputs,
             token=token,
-            extra_env={"PYTHONPATH": _python_path(self._located)},
+            extra_env=self._env(mode),
         )
+
+    def _env(self, mode: str) -> dict[str, str]:
+        """The worker finds the code where this process found it; what runs at once shares the cores."""
+        env = {"PYTHONPATH": os.pathsep.join([*sys.path[:2], *filter(None, [os.environ.get("PYTHONPATH")])])}
+        if self._context.at_once > 1 and "OMP_NUM_THREADS" not in os.environ:
+            processes = self._context.at_once * max(1, self._located.spec.shape(mode, local=True).parallelism)
+            env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
+        return env
 
     def _why(self, wanted: ModeOf, attempt: int) -> str:
         total = wanted.wanted().total
@@ -194,25 +179,18 @@ class _Session:
         rank = f"process {first.index}" if first.index >= 0 else "the Job"
         code = "" if first.exit_code is None else f" (exit code {first.exit_code})"
         tail = "".join(f"\n    {line}" for line in first.log_tail.strip().splitlines()[-20:])
-        click.echo(f"error: {wanted.mode}: {rank} ended with {reason}{code}{':' if tail else ''}{tail}", err=True)
+        self._progress.fail(f"{rank} ended with {reason}{code}{':' if tail else ''}{tail}")
         return Outcome(
             cache_key=wanted.cache_key,
             phase=Phase.FAILED,
             message=reason,
             exit_code=2 if first.exit_code == CONFIGURATION else 1,
+            log_tail=first.log_tail,
         )
 
-    def _stop(self, interrupt: _Interruptible) -> None:
-        """Let the processes save a checkpoint; a second interrupt ends them at once."""
-        self._progress.say("stopping after a checkpoint; once more to stop at once")
-        try:
-            self._jobs.close()
-        except KeyboardInterrupt:
-            interrupt.ignore()
-            self._jobs.close(hurry=True)
-        for outcome in self._outcomes.values():
-            if outcome.phase is Phase.PENDING:
-                outcome.message, outcome.exit_code = "stopped; run again to go on", STOPPED
+
+def asked_modes(located: Located, context: Context) -> list[str]:
+    return context.asked(located.name, {mode: tuple(parts.inputs) for mode, (parts, _) in located.keys.items()})
 
 
 def _check(located: Located) -> tuple[str, ...]:
@@ -224,28 +202,3 @@ def _check(located: Located) -> tuple[str, ...]:
     except InputError as error:
         faults = (Fault(f"{located.where}: {f.path}" if f.path else located.where, f.what, f.fix) for f in error.faults)
         raise type(error)(*faults, reason=error.reason) from error
-
-
-def _python_path(located: Located) -> str:
-    """The worker finds the code where this process found it."""
-    return os.pathsep.join([*sys.path[:2], *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-class _Interruptible:
-    """SIGTERM as Ctrl-C: whoever stops a run wants its checkpoint."""
-
-    def __enter__(self) -> _Interruptible:
-        self._before: Callable[[int, FrameType | None], Any] | int | None = signal.getsignal(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, _interrupt)
-        return self
-
-    def ignore(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-
-def _interrupt(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -22,7 +22,7 @@ from runonce.errors import InputError
 from runonce.experiment.canonical import digest
 
 if TYPE_CHECKING:
-    from runonce.cli.target import Located
+    from runonce.api.target import Located
 
 KEPT = 1000  # entries; the oldest go
 
@@ -110,7 +110,7 @@ def _name(data: bytes) -> str:
     """Digest of the file and of what reads it: a release, or an edit of this package, forgets."""
     package = Path(runonce.__file__).parent
     stamp = [runonce.__version__]
-    for part in ("author", "experiment", "cli"):
+    for part in ("api", "author", "experiment"):
         for entry in sorted(os.scandir(package / part), key=lambda entry: entry.name):
             if entry.name.endswith(".py"):
                 stat = entry.stat()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from runonce.api.place import read_target, search_from
 from runonce.author.document import Document, read_documents, read_value
 from runonce.author.source import SourceList
 from runonce.author.version import source_version
-from runonce.cli.options import read_target, search_from
 from runonce.errors import CodeError, Fault, InputError, SpecError
 from runonce.experiment.key import KeyParts
 from runonce.experiment.spec import ExperimentSpec, parse_experiment
@@ -26,6 +26,7 @@ class Located:
 
     complete: every field is written, as `render` does it, so that the class need not be asked what it lacks.
     written: the code version as the file has it, before the one that is here was filled in.
+    point: what a grid put in, by dotted name.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Located:
     where: str
     complete: bool = False
     written: str | None = None
+    point: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def keys(self) -> dict[str, tuple[KeyParts, str]]:

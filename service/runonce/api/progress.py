@@ -17,25 +17,69 @@ METRICS_EVERY_S = 1.0
 METRICS = "metrics.jsonl"
 
 
-class Progress:
-    """Lines as they come; metrics at most once a second, on a terminal in one line that is written over."""
+class Screen:
+    """Standard error, shared by all that runs at once. On a terminal the newest line of each stays at the bottom."""
 
-    def __init__(self, jobs: LocalJobs) -> None:
-        self._jobs = jobs
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._lines: dict[str, str] = {}
+        self._status: Any = None
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._clear()
+        if not self._quiet:
+            click.echo(text, err=True)
+
+    def show(self, who: str, text: str) -> None:
+        """A line that the next one of `who` is written over, where that can be done."""
+        if self._quiet:
+            return
+        if not sys.stderr.isatty():
+            click.echo(text, err=True)
+            return
+        self._lines[who] = text
+        if self._status is None:
+            from rich.console import Console
+
+            self._status = Console(stderr=True, markup=False, highlight=False).status("")
+            self._status.start()
+        self._status.update("\n".join(self._lines.values()))
+
+    def forget(self, who: str) -> None:
+        self._clear()
+        self._lines.pop(who, None)
+
+    def _clear(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+class Progress:
+    """Of one experiment. Lines as they come; metrics at most once a second. name: leads each line; may be empty."""
+
+    def __init__(self, jobs: LocalJobs, screen: Screen, name: str = "") -> None:
+        self._jobs, self._screen, self._name = jobs, screen, name
         self._mode, self._job, self._uid = "", "", ""
         self._tails: dict[Path, IO[str]] = {}
         self._said = ""
         self._metrics: dict[str, Any] = {}
         self._shown_at = 0.0
-        self._status: Any = None
+
+    @property
+    def _label(self) -> str:
+        return " ".join(part for part in (self._name, self._mode) if part)
 
     def begin(self, mode: str, job: str) -> None:
         self._flush()
         self._mode, self._job, self._uid, self._said, self._metrics = mode, job, "", "", {}
 
     def say(self, text: str) -> None:
-        self._clear()
-        click.echo(f"{self._mode}: {text}", err=True)
+        self._screen.say(f"{self._label}: {text}")
+
+    def fail(self, text: str) -> None:
+        self._screen.say(f"error: {self._label}: {text}")
 
     def wait(self, reason: str) -> None:
         """Called again and again while nothing is to be done but to look."""
@@ -59,7 +103,7 @@ class Progress:
         if self._uid:
             self._follow_logs()
             self._follow_metrics(now=True)
-        self._clear()
+        self._screen.forget(self._label)
         for file in self._tails.values():
             file.close()
         self._tails.clear()
@@ -67,8 +111,7 @@ class Progress:
     def _follow_logs(self) -> None:
         for path in sorted(self._jobs.logs(self._job, self._uid).glob("*.log"), key=lambda path: int(path.stem)):
             for line in self._lines(path):
-                self._clear()
-                click.echo(f"[{self._mode} {path.stem}] {line}", err=True)
+                self._screen.say(f"[{self._label} {path.stem}] {line}")
 
     def _follow_metrics(self, *, now: bool = False) -> None:
         """Of process 0: all would be too many."""
@@ -82,23 +125,7 @@ class Progress:
             self._shown_at = time.monotonic()
             step = max(step for step, _ in self._metrics.values())
             shown = "  ".join(f"{name} {_short(value)}" for name, (_, value) in self._metrics.items())
-            self._show(f"{self._mode}: step {step}  {shown}")
-
-    def _show(self, text: str) -> None:
-        if not sys.stderr.isatty():
-            click.echo(text, err=True)
-            return
-        if self._status is None:
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status(text)
-            self._status.start()
-        self._status.update(text)
-
-    def _clear(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+            self._screen.show(self._label, f"{self._label}: step {step}  {shown}")
 
     def _lines(self, path: Path) -> list[str]:
         """Whole lines that are new; the rest of one stays for the next look."""
