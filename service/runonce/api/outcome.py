@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runonce.errors import Damaged, InputError
+from runonce.experiment.contract import STOPPED
 from runonce.experiment.phase import Phase, phase_of
 from runonce.settings import Settings
 from runonce.store.backend import Backend
@@ -17,6 +18,8 @@ from runonce.store.results import link_results
 
 if TYPE_CHECKING:
     from runonce.experiment.manifest import Commit
+
+STOPPED_MESSAGE = "stopped; run again to go on"
 
 
 @dataclass(kw_only=True)
@@ -62,6 +65,20 @@ class Ended:
     @property
     def phase(self) -> Phase:
         return phase_of(outcome.phase for outcome in self.outcomes.values())
+
+    @property
+    def label(self) -> str:
+        if not self.point:
+            return self.name
+        from runonce.api.changes import point_text
+
+        return f"{self.name}  {point_text(self.point)}"
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 failed, 2 wrong input, 75 stopped and resumable."""
+        codes = {outcome.exit_code for outcome in self.outcomes.values()}
+        return STOPPED if STOPPED in codes else max(codes, default=0)
 
     @property
     def is_hit(self) -> bool:

@@ -11,7 +11,8 @@ import time
 import uuid
 from collections.abc import Generator, Sequence
 
-from runonce.api.outcome import Context, Outcome, Outcomes, hit
+from runonce.api.changes import point_text
+from runonce.api.outcome import STOPPED_MESSAGE, Context, Outcome, Outcomes, hit
 from runonce.api.progress import Progress, Screen
 from runonce.api.target import Located
 from runonce.author.agree import check_class, missing_fields
@@ -27,18 +28,19 @@ from runonce.store.earlier import nearest_earlier, shown_difference
 from runonce.store.lease import Leases
 
 STORE_POLL_S = 1.0  # between two looks into the store while a Job runs
-STOPPED_MESSAGE = "stopped; run again to go on"
 
 
 class Session:
     """The way of one experiment, in steps, so that several can be on their way at once. Raises InputError at once
     where its class and its spec do not agree.
 
-    several: other experiments run in the same call, so each line says whose it is.
+    asked: the modes to run, in order. several: other experiments run in the same call, so each line says whose it is.
     """
 
-    def __init__(self, located: Located, context: Context, screen: Screen, *, several: bool = False) -> None:
-        self._located, self._context = located, context
+    def __init__(
+        self, located: Located, asked: Sequence[str], context: Context, screen: Screen, *, several: bool = False
+    ) -> None:
+        self._located, self._asked, self._context = located, asked, context
         self._missing = _check(located)
         self._owner = Owner(uid=uuid.uuid4().hex, name=located.name)
         self._jobs = LocalJobs(context.settings.jobs, workdir=located.workdir)
@@ -49,7 +51,7 @@ class Session:
 
     def steps(self) -> Generator[None]:
         """Every mode in its order, up to the first that fails; yields while nothing is to be done but to wait."""
-        for mode in asked_modes(self._located, self._context):
+        for mode in self._asked:
             outcome = yield from self._run_mode(mode)
             self.outcomes[mode] = outcome
             if outcome.phase is Phase.FAILED:
@@ -164,6 +166,8 @@ class Session:
         text = f"{total} process{'es' if total > 1 else ''}, key {wanted.cache_key[:12]}"
         if attempt > 1:
             return f"attempt {attempt}: {text}"
+        if self._located.point:
+            return f"{text}; {point_text(self._located.point)}"
         params = dict(wanted.spec.hash_form(wanted.mode))
         earlier = nearest_earlier(
             self._context.backend, wanted.name, wanted.parts.to_json(), params, cache_key=wanted.cache_key
@@ -187,10 +191,6 @@ class Session:
             exit_code=2 if first.exit_code == CONFIGURATION else 1,
             log_tail=first.log_tail,
         )
-
-
-def asked_modes(located: Located, context: Context) -> list[str]:
-    return context.asked(located.name, {mode: tuple(parts.inputs) for mode, (parts, _) in located.keys.items()})
 
 
 def _check(located: Located) -> tuple[str, ...]:

@@ -9,14 +9,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runonce.api.outcome import Context, Ended, Outcome, Outcomes, cached
+from runonce.api.outcome import STOPPED_MESSAGE, Context, Ended, Outcome, Outcomes, cached
 from runonce.api.progress import Screen
-from runonce.api.session import STOPPED_MESSAGE, Session, asked_modes
-from runonce.api.target import Located, modules_here
+from runonce.api.target import Located, prove_all
 from runonce.experiment.contract import STOPPED
 from runonce.experiment.phase import Phase
+
+if TYPE_CHECKING:
+    from runonce.api.session import Session
 
 POLL_S = 0.1
 PROBES = 8  # threads that ask the store whether it has a result
@@ -28,46 +30,52 @@ def run_all(found: Sequence[Located], context: Context, screen: Screen) -> list[
     After an interrupt (SIGINT, SIGTERM) those that run have saved a checkpoint, and the rest is not begun: what is
     not done has exit code 75. Raises InputError.
     """
-    for located in found:
-        modules_here(located, context.settings.sources)
-        asked_modes(located, context)
-    there = _from_store(found, context)
-    several = len(found) > 1
-    sessions = {
-        place: Session(located, context, screen, several=several)
-        for place, located in enumerate(found)
-        if place not in there
-    }
-    _Runner(sessions, context, screen, done=len(there)).run()
+    prove_all(found, context.settings.sources)
+    asked = [_asked(located, context) for located in found]
+    there = _from_store(found, asked, context)
+    missing = [place for place in range(len(found)) if place not in there]
+    sessions: dict[int, Session] = {}
+    if missing:
+        from runonce.api.session import Session
+
+        several = len(found) > 1
+        sessions = {place: Session(found[place], asked[place], context, screen, several=several) for place in missing}
+        _Runner(sessions, context, screen, done=len(there)).run()
     outcomes = {place: session.outcomes for place, session in sessions.items()} | there
     return [
-        Ended(name=located.name, point=located.point, outcomes=outcomes[place] or _not_begun(located, context))
+        Ended(
+            name=located.name,
+            point=located.point,
+            outcomes=outcomes[place] or {mode: _not_begun(located, mode) for mode in asked[place]},
+        )
         for place, located in enumerate(found)
     ]
 
 
-def _from_store(found: Sequence[Located], context: Context) -> dict[int, Outcomes]:
+def _asked(located: Located, context: Context) -> list[str]:
+    return context.asked(located.name, {mode: tuple(parts.inputs) for mode, (parts, _) in located.keys.items()})
+
+
+def _from_store(found: Sequence[Located], asked: Sequence[Sequence[str]], context: Context) -> dict[int, Outcomes]:
     """Those that need nothing to be run, by their place."""
 
-    def look(located: Located) -> Outcomes | None:
+    def look(place: int) -> Outcomes | None:
+        located = found[place]
         if context.overwrite or located.spec.overwrite:
             return None
-        asked = asked_modes(located, context)
-        keys = {mode: (located.keys[mode][1], tuple(located.keys[mode][0].inputs)) for mode in asked}
+        keys = {mode: (located.keys[mode][1], tuple(located.keys[mode][0].inputs)) for mode in asked[place]}
         totals = {mode: located.spec.shape(mode, local=True).completions for mode in located.spec.modes()}
         outcomes = cached(located.name, keys, totals, context)
-        return outcomes if len(outcomes) == len(asked) else None
+        return outcomes if len(outcomes) == len(keys) else None
 
     with ThreadPoolExecutor(PROBES) as pool:
-        looked = enumerate(pool.map(look, found))
+        looked = enumerate(pool.map(look, range(len(found))))
         return {place: outcomes for place, outcomes in looked if outcomes is not None}
 
 
-def _not_begun(located: Located, context: Context) -> Outcomes:
-    return {
-        mode: Outcome(cache_key=located.keys[mode][1], phase=Phase.PENDING, message=STOPPED_MESSAGE, exit_code=STOPPED)
-        for mode in asked_modes(located, context)
-    }
+def _not_begun(located: Located, mode: str) -> Outcome:
+    key = located.keys[mode][1]
+    return Outcome(cache_key=key, phase=Phase.PENDING, message=STOPPED_MESSAGE, exit_code=STOPPED)
 
 
 class _Runner:

@@ -1,23 +1,30 @@
-"""TARGET: a file, `-`, or `module:Class`, and what `-p` changes in it, as experiments ready to be keyed."""
+"""TARGET: a file, `-`, or `module:Class`, and what is changed in it, as experiments ready to be keyed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from runonce.api.changes import Axes, Changes, point_text, points, read_axes, read_changes
 from runonce.api.place import read_target, search_from
-from runonce.author.document import Document, read_documents, read_value
+from runonce.author.document import Document, read_documents
 from runonce.author.source import SourceList
-from runonce.author.version import source_version
-from runonce.errors import CodeError, Fault, InputError, SpecError
+from runonce.author.version import named_modules, source_list, source_version
+from runonce.errors import CodeError, EntryError, Fault, InputError, SpecError, raise_all
+from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.key import KeyParts
 from runonce.experiment.spec import ExperimentSpec, parse_experiment
+from runonce.store.earlier import stem_of
 
 _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+MAX_FAULTS = 10  # of points of a grid that are alike
+
+Target = str | Path | type[ExperimentConfig] | ExperimentConfig
 
 
 @dataclass(frozen=True)
@@ -42,61 +49,117 @@ class Located:
         return self.spec.keys()
 
 
-def locate(target: str, params: Sequence[str] = ()) -> list[Located]:
-    """Every experiment of the target. Raises InputError with the faults of all of them."""
-    changes = _changes(params)
-    search_from(Path.cwd())
-    if target != "-" and not Path(target).exists() and _CLASS.fullmatch(target):
-        from runonce.author.entry import describe_class
+def locate(target: str, params: Sequence[str] = (), grid: Sequence[str] = ()) -> list[Located]:
+    """Every experiment of the target, changed as `-p` and `--grid` say. Raises InputError with the faults of all."""
+    return locate_given(target, read_changes(params), read_axes(grid))
 
-        name, spec = describe_class(target, changes)
-        return [Located(name, spec, Path.cwd(), target, complete=True)]
-    data, folder = read_target(target)
+
+def locate_given(target: Target, changes: Changes, axes: Axes) -> list[Located]:
+    """The same with values. A class, or an instance with parameters of its own, is a target too."""
+    grid = points(changes, axes)
+    search_from(Path.cwd())
+    if not isinstance(target, str | Path):
+        return _checked(_of_class(*_named(target), changes, grid))
+    name = str(target)
+    if name != "-" and not Path(name).exists() and _CLASS.fullmatch(name):
+        return _checked(_of_class(name, None, changes, grid))
+    data, folder = read_target(name)
     search_from(folder)
-    found, faults = [], []
-    for document in read_documents(data, name="standard input" if target == "-" else target):
+    found: list[Located] = []
+    errors: list[InputError] = []
+    for document in read_documents(data, name="standard input" if name == "-" else name):
         try:
-            found.append(_from_document(document, folder, changes))
+            found += _from_document(document, folder, changes, grid)
         except InputError as error:
             lead = f"{document.source}, line {document.line}"
-            faults += [Fault(f"{lead}: {f.path}" if f.path else lead, f.what, f.fix) for f in error.faults]
-            reason = error.reason
-    if faults:
-        raise SpecError(*faults, reason=reason)
-    _check_names(found)
+            faults = (Fault(f"{lead}: {f.path}" if f.path else lead, f.what, f.fix) for f in error.faults)
+            errors.append(SpecError(*faults, reason=error.reason))
+    raise_all(errors)
+    return _checked(found)
+
+
+def _named(target: type[ExperimentConfig] | ExperimentConfig) -> tuple[str, ExperimentConfig | None]:
+    """The name by which another process finds the class, and the instance if it is one. Raises EntryError."""
+    from runonce.author import entry
+
+    cls = target if isinstance(target, type) else type(target)
+    name = f"{cls.__module__}:{cls.__qualname__}"
+    if "<locals>" in name:
+        what = f"{name} is made inside a function, where no other process can find it."
+        raise EntryError(Fault("", what, "Move it to the top of a module."))
+    if entry.find_class(name) is not cls:
+        what = f"{name} is another class by now: the module was loaded again."
+        raise EntryError(Fault("", what, f"Take the class anew: from {cls.__module__} import {cls.__qualname__}."))
+    return name, None if isinstance(target, type) else target
+
+
+def _of_class(name: str, config: ExperimentConfig | None, changes: Changes, grid: Sequence[Changes]) -> list[Located]:
+    from runonce.author.entry import describe_class
+
+    code = _Code()
+
+    def at(point: Changes) -> Located:
+        found, spec = describe_class(name, {**changes, **point}, config=config, find_code=code)
+        return Located(found, spec, Path.cwd(), name, complete=True, point=point)
+
+    return _at_all(grid, at)
+
+
+def _from_document(document: Document, folder: Path, changes: Changes, grid: Sequence[Changes]) -> list[Located]:
+    experiment = parse_experiment(document.value)
+    where = f"{document.source}, line {document.line}"
+    written = experiment.spec
+    workdir = Path.cwd() if written.config is not None else folder
+    filled = with_code_version(written, folder)
+
+    def at(point: Changes) -> Located:
+        spec, name = filled, experiment.name
+        given = {**changes, **point}
+        if given:
+            spec = changed(filled, given)
+            if named_modules(spec.params) != named_modules(filled.params):
+                version = {"code_version": written.code_version, "code_packages": written.code_packages}
+                spec = with_code_version(_remade(spec, **version), folder)
+        if point:
+            name = point_name(name, spec)
+        return Located(name, spec, workdir, where, complete=bool(given), written=written.code_version, point=point)
+
+    return _at_all(grid, at)
+
+
+def _at_all(grid: Sequence[Changes], at: Callable[[Changes], Located]) -> list[Located]:
+    found: list[Located] = []
+    faults: dict[str, Fault] = {}
+    error: InputError | None = None
+    for point in grid:
+        try:
+            found.append(at(point))
+        except InputError as caught:
+            error = error or caught
+            faults |= {str(fault): fault for fault in caught.faults}
+    if error is not None:
+        raise type(error)(*faults.values(), reason=error.reason) from error
     return found
 
 
-def _changes(params: Sequence[str]) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    faults = []
-    for text in params:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            faults.append(Fault("-p", f"is {text!r}.", "Write -p name=value."))
-        elif name in changes:
-            faults.append(Fault("-p", f"names {name} twice.", "Give it once."))
-        else:
-            try:
-                changes[name] = read_value(value)
-            except InputError as error:
-                faults += error.under("-p").faults
-    if faults:
-        raise SpecError(*faults)
-    return changes
+def point_name(name: str, spec: ExperimentSpec) -> str:
+    """`<name>-<8 hex>` of what the experiment is, as a class's name is made; such digits in `name` give way."""
+    from runonce.author.entry import experiment_name
+
+    return experiment_name(stem_of(name), spec)
 
 
-def _from_document(document: Document, folder: Path, changes: Mapping[str, Any]) -> Located:
-    experiment = parse_experiment(document.value)
-    where = f"{document.source}, line {document.line}"
-    spec = experiment.spec
-    workdir = Path.cwd() if spec.config is not None else folder
-    if changes:
-        spec = changed(spec, changes)
-    filled = with_code_version(spec, folder)
-    return Located(
-        experiment.name, filled, workdir, where, complete=bool(changes), written=experiment.spec.code_version
-    )
+class _Code:
+    """The modules behind a class, found once for all points of a grid that name the same ones."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, ...], SourceList] = {}
+
+    def __call__(self, entry: str, params: Mapping[str, Any]) -> SourceList:
+        named = (entry, *named_modules(params))
+        if named not in self._found:
+            self._found[named] = source_list(entry, params)
+        return self._found[named]
 
 
 def changed(spec: ExperimentSpec, changes: Mapping[str, Any]) -> ExperimentSpec:
@@ -163,17 +226,39 @@ def modules_here(located: Located, kept: Path) -> SourceList | None:
     return prove_code(located.spec, located.workdir, kept)
 
 
+def prove_all(found: Sequence[Located], kept: Path) -> None:
+    """`modules_here` for all of them, once where the same is to be proved."""
+    seen = set()
+    for located in found:
+        spec = located.spec
+        what = (spec.code_version, spec.config, spec.code, spec.code_packages, *named_modules(spec.params))
+        if (what, located.workdir) not in seen:
+            seen.add((what, located.workdir))
+            modules_here(located, kept)
+
+
 def _remade(spec: ExperimentSpec, **changes: Any) -> ExperimentSpec:
     return spec.model_copy(update=changes)
 
 
-def _check_names(found: Sequence[Located]) -> None:
-    seen: dict[str, Located] = {}
+def _checked(found: list[Located]) -> list[Located]:
+    """Names are of one experiment each, and points of a grid are not one and the same."""
+    by_name: dict[str, Located] = {}
     faults = []
     for located in found:
-        if located.name in seen:
-            what = f"is the name of two experiments ({seen[located.name].where}; {located.where})."
-            faults.append(Fault("metadata.name", f"{located.name} {what}", "Give each its own."))
-        seen[located.name] = located
+        other = by_name.setdefault(located.name, located)
+        if other is located:
+            continue
+        if located.point and _keys(located) == _keys(other):
+            what = f"has {point_text(other.point)} and {point_text(located.point)}, which have one key."
+            faults.append(Fault("--grid", what, "Take out what does not count (`runonce key` says what does)."))
+        else:
+            what = f"{located.name} is the name of two experiments ({other.where}; {located.where})."
+            faults.append(Fault("metadata.name", what, "Give each its own."))
     if faults:
-        raise SpecError(*faults)
+        raise SpecError(*faults[:MAX_FAULTS])
+    return found
+
+
+def _keys(located: Located) -> list[str]:
+    return [key for _, key in located.keys.values()]

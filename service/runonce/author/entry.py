@@ -6,9 +6,10 @@ import importlib
 import re
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from runonce.author.source import SourceList
 from runonce.author.version import source_list
 from runonce.errors import EntryError, Fault, InputError, LoadError
 from runonce.experiment.config import ExperimentConfig
@@ -124,25 +125,27 @@ def load_params(
 
 
 def describe_class(
-    entry: str, changes: Mapping[str, JSON], search: list[str] | None = None
+    entry: str,
+    changes: Mapping[str, JSON],
+    search: list[str] | None = None,
+    *,
+    config: ExperimentConfig | None = None,
+    find_code: Callable[[str, Mapping[str, JSON]], SourceList] | None = None,
 ) -> tuple[str, ExperimentSpec]:
     """The Experiment that a class stands for, every field written: its name and spec.
 
-    changes: dotted parameter names to values as a file would hold them (`-p`).
+    changes: dotted parameter names to values as a file would hold them (`-p`). config: an instance of the class with
+    parameters of its own. find_code: finds the modules, where that is not to be done anew each time.
     """
     cls = find_class(entry)
-    try:
-        config = cls()
-    except InputError:
-        raise
-    except Exception as error:
-        raise _failed(cls, "__init__", error) from error
+    if config is None:
+        config = _call(cls, "__init__", cls)
     if changes:
         form = apply_changes(render_params(config.params).params, changes)
         config = make_config(cls, form, name=config.params.name)
     description = render_params(config.params)
     tag = _call(cls, "tag", config.tag)
-    code = source_list(entry, description.params, search=search)
+    code = find_code(entry, description.params) if find_code else source_list(entry, description.params, search=search)
     params = config.params
     if params.hash is not None:
         check_pin(params.hash)

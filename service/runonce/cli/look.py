@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from runonce import __version__
-from runonce.api.target import Located, completed, locate, modules_here
+from runonce.api.changes import point_text
+from runonce.api.target import Located, completed, locate, prove_all
 from runonce.cli.explain import difference_text, differences_json
-from runonce.cli.options import json_option, open_given, store_option, target_options
+from runonce.cli.options import grid_option, json_option, open_given, store_option, target_options
 from runonce.errors import InputError
 from runonce.experiment.key import params_hash
 from runonce.settings import Settings
@@ -19,8 +20,12 @@ from runonce.store.backend import Backend
 from runonce.store.commit import probe
 
 
+def _single(values: Sequence[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
 def _dump(values: Sequence[Any]) -> None:
-    click.echo(json.dumps(values[0] if len(values) == 1 else values, indent=2))
+    click.echo(json.dumps(_single(values), indent=2))
 
 
 # --- key ----------------------------------------------------------------------------------------------------
@@ -88,24 +93,31 @@ def _text(value: Any) -> str:
 
 @click.command()
 @target_options
+@grid_option
 @store_option
 @json_option
-def plan(target: str, params: Sequence[str], store: str | None, output: str) -> None:
+def plan(target: str, params: Sequence[str], grid: Sequence[str], store: str | None, output: str) -> None:
     """What `run` would do: hits, misses and why, processes and GPUs."""
     backend = open_given(store)
-    plans: list[dict[str, Any]] = []
-    for located in locate(target, params):
-        modules_here(located, Settings.from_env().sources)
-        plans.append({"name": located.name, "modes": {mode: _plan(located, mode, backend) for mode in located.keys}})
+    found = locate(target, params, grid)
+    prove_all(found, Settings.from_env().sources)
+    plans = [_plan_all(located, backend) for located in found]
     if output == "json":
-        _dump(plans)
+        click.echo(json.dumps(plans if grid else _single(plans), indent=2))
         return
-    for entry in plans:
-        click.echo(entry["name"])
+    for located, entry in zip(found, plans, strict=True):
+        click.echo("  ".join(filter(None, (entry["name"], point_text(located.point)))))
         for mode, planned in entry["modes"].items():
             click.echo(f"  {mode:5}  {_plan_text(planned)}")
     counts = [planned["cached"] for entry in plans for planned in entry["modes"].values()]
-    click.echo(f"{len(counts)} results: {sum(counts)} cached, {len(counts) - sum(counts)} to be made")
+    many = f"{len(plans)} experiments, " if len(plans) > 1 or grid else ""
+    click.echo(f"{many}{len(counts)} results: {sum(counts)} cached, {len(counts) - sum(counts)} to be made")
+
+
+def _plan_all(located: Located, backend: Backend) -> dict[str, Any]:
+    point = {"point": dict(located.point)} if located.point else {}
+    modes = {mode: _plan(located, mode, backend) for mode in located.keys}
+    return {"name": located.name, **point, "modes": modes}
 
 
 def _plan(located: Located, mode: str, backend: Backend) -> dict[str, Any]:
@@ -124,7 +136,7 @@ def _plan(located: Located, mode: str, backend: Backend) -> dict[str, Any]:
     }
     if shape.reason:
         planned["message"] = shape.reason
-    if found is None:
+    if found is None and not located.point:  # of a grid the points are each other's nearest
         form = dict(located.spec.hash_form(mode))
         earlier = nearest_earlier(backend, located.name, parts.to_json(), form, cache_key=key_)
         if earlier is not None:
@@ -161,8 +173,9 @@ def _plan_text(planned: Mapping[str, Any]) -> str:
 @click.argument("target", metavar="TARGET", required=False)
 @click.option("-f", "--file", "file", metavar="FILE", help="The file to complete; the same as TARGET.")
 @click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Change a parameter.")
+@grid_option
 @click.option("-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
-def render(target: str | None, file: str | None, params: Sequence[str], output: str) -> None:
+def render(target: str | None, file: str | None, params: Sequence[str], grid: Sequence[str], output: str) -> None:
     """Write experiments as YAML, every field and the code version filled in."""
     from runonce.author.agree import keep_modules
     from runonce.author.document import write_documents
@@ -172,7 +185,7 @@ def render(target: str | None, file: str | None, params: Sequence[str], output: 
     if (target is None) == (file is None):
         raise click.UsageError("Give TARGET, or -f FILE.")
     resources = []
-    for located in locate(target or file or "", params):
+    for located in locate(target or file or "", params, grid):
         spec = completed(located)
         if (spec.code_version or "").startswith("source:"):
             _, modules = source_version(spec, located.workdir)
@@ -180,7 +193,7 @@ def render(target: str | None, file: str | None, params: Sequence[str], output: 
                 keep_modules(Settings.from_env().sources, modules)
         resources.append(to_resource(located.name, spec))
     if output == "json":
-        _dump(resources)
+        click.echo(json.dumps(resources if grid else _single(resources), indent=2))
     else:
         click.echo(write_documents(resources), nl=False)
 

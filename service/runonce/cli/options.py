@@ -16,6 +16,9 @@ store_option = click.option(
     metavar="STORE",
     help="Folder or s3://bucket/prefix of results; RUNONCE_STORE, or one of your own, if not given.",
 )
+grid_option = click.option(
+    "--grid", "grid", multiple=True, metavar="NAME=[…]", help="Every value of a parameter; several make a product."
+)
 
 
 def target_options(command: Any) -> Any:

@@ -12,7 +12,7 @@ from runonce.api import known
 from runonce.api.outcome import Context, Ended, cached
 from runonce.api.place import read_target, search_from
 from runonce.author.version import ENGINE
-from runonce.cli.options import json_option, store_option, target_options
+from runonce.cli.options import grid_option, json_option, store_option, target_options
 from runonce.errors import InputError
 from runonce.experiment.contract import STOPPED
 from runonce.experiment.key import MODES
@@ -22,12 +22,21 @@ from runonce.store.url import open_store
 
 @click.command()
 @target_options
+@grid_option
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Experiments that run at one time.")
 @click.option("--mode", "modes", multiple=True, type=click.Choice(MODES), help="Only this mode, and what it needs.")
 @click.option("--overwrite", is_flag=True, help="Make the result anew.")
 @store_option
 @json_option
 def run(
-    target: str, params: Sequence[str], modes: Sequence[str], store: str | None, overwrite: bool, output: str
+    target: str,
+    params: Sequence[str],
+    grid: Sequence[str],
+    jobs: int,
+    modes: Sequence[str],
+    store: str | None,
+    overwrite: bool,
+    output: str,
 ) -> int:
     """Run experiments here, or take their results from the store.
 
@@ -36,28 +45,30 @@ def run(
     """
     settings = Settings.from_env()
     backend = open_store(store or settings.store)
-    context = Context(settings=settings, backend=backend, overwrite=overwrite, modes=modes)
-    results = None if params or overwrite or target == "-" else _known_hits(target, context)
+    context = Context(settings=settings, backend=backend, overwrite=overwrite, modes=modes, at_once=jobs)
+    results = None if params or grid or overwrite or target == "-" else _known_hits(target, context)
     if results is None:
-        results = _run(target, params, context)
+        results = _run(target, params, grid, context)
     if output == "json":
         shown = [ended.to_json() for ended in results]
-        click.echo(json.dumps(shown if len(shown) > 1 else shown[0], indent=2))
+        click.echo(json.dumps(shown if len(shown) > 1 or grid else shown[0], indent=2))
     else:
         for ended in results:
             _print(ended)
-    codes = [outcome.exit_code for ended in results for outcome in ended.outcomes.values()]
+    if len(results) > 1:
+        _sum_up(results)
+    codes = [ended.exit_code for ended in results]
     return STOPPED if STOPPED in codes else max(codes, default=0)
 
 
-def _run(target: str, params: Sequence[str], context: Context) -> list[Ended]:
+def _run(target: str, params: Sequence[str], grid: Sequence[str], context: Context) -> list[Ended]:
     from runonce.api.progress import Screen
     from runonce.api.sweep import run_all
     from runonce.api.target import locate
 
-    found = locate(target, params)
+    found = locate(target, params, grid)
     results = run_all(found, context, Screen())
-    if not params and Path(target).is_file():
+    if not params and not grid and Path(target).is_file():
         known.keep(context.settings.known, read_target(target)[0], found)
     return results
 
@@ -91,7 +102,7 @@ def _print(ended: Ended) -> None:
     for mode, outcome in ended.outcomes.items():
         word = "hit" if outcome.cache_hit else outcome.phase.value.lower()
         note = f"  ({outcome.message})" if outcome.message else ""
-        click.echo(f"{ended.name}  {mode:5}  {word:9}  {outcome.cache_key[:12]}{note}")
+        click.echo(f"{ended.label}  {mode:5}  {word:9}  {outcome.cache_key[:12]}{note}")
         if outcome.commit is not None:
             for metric, value in sorted(outcome.commit.metrics.items()):
                 click.echo(f"    {metric} = {value:.6g}")
@@ -99,3 +110,19 @@ def _print(ended: Ended) -> None:
                 click.echo(f"    left to the code's defaults: {', '.join(outcome.commit.missing)}")
         if outcome.artifacts:
             click.echo(f"    artifacts: {outcome.artifacts}")
+
+
+def _sum_up(results: Sequence[Ended]) -> None:
+    """On standard error, so that standard output stays the results."""
+    hits = sum(ended.is_hit for ended in results)
+    left = [ended for ended in results if ended.exit_code]
+    failed = [ended for ended in left if ended.exit_code != STOPPED]
+    made, stopped = len(results) - hits - len(left), len(left) - len(failed)
+    more = f", {stopped} stopped or not begun" if stopped else ""
+    click.echo(f"{len(results)} experiments: {hits} cached, {made} made, {len(failed)} failed{more}", err=True)
+    for ended in failed:
+        for mode, outcome in ended.outcomes.items():
+            if outcome.exit_code:
+                click.echo(f"  failed: {ended.label}  {mode}: {outcome.message}", err=True)
+    if left:
+        click.echo("the same command runs these alone: results that are in the store are taken from it", err=True)

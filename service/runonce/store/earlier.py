@@ -28,6 +28,11 @@ class Earlier:
     found: list[Difference]
 
 
+def stem_of(name: str) -> str:
+    """`digits` of `digits-3f9a12bc`; a name without such digits is its own."""
+    return _DIGITS.sub("", name)
+
+
 def nearest_earlier(
     backend: Backend, name: str, parts: Mapping[str, Any], params: Mapping[str, Any], *, cache_key: str
 ) -> Earlier | None:
