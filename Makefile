@@ -33,8 +33,12 @@ check: $(VENV)/ready ## style, types, imports, licences
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/tools/generate.py --check
 	$(BIN)/pip-licenses --from=mixed --partial-match --packages $$($(BIN)/python tests/tools/runtime_packages.py) \
 	  --allow-only "MIT;Apache;BSD;ISC;Python Software Foundation;PSF;MPL" > /dev/null
+
+generate: $(VENV)/ready ## files that are made from the code, anew
+	$(BIN)/python tests/tools/generate.py
 
 bench: $(VENV)/ready ## ratios of docs/benchmarks.md
 	@for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
@@ -46,4 +50,4 @@ lock: ## constraints.txt anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -q --upgrade -o constraints.txt
 
-.PHONY: help setup demo programs test check bench prove lock
+.PHONY: help setup demo programs test check generate bench prove lock

@@ -14,6 +14,7 @@ from runonce.experiment.canonical import canonical, digest
 from runonce.experiment.contract import Contract, Input
 from runonce.experiment.job import Failure, JobPlan, Jobs, Owner, Round, job_name
 from runonce.experiment.key import KeyParts
+from runonce.experiment.machine import DEFAULT_GPU
 from runonce.experiment.manifest import Commit
 from runonce.experiment.spec import ExperimentSpec
 from runonce.store.backend import Backend
@@ -24,7 +25,10 @@ from runonce.store.lease import Leases
 
 @dataclass(frozen=True, kw_only=True)
 class ModeOf:
-    """One mode of one experiment with all that its Job is made from. inputs: None where one is missing."""
+    """One mode of one experiment with all that its Job is made from.
+
+    inputs: None where one is missing. gpu: what a GPU is called on a cluster where the machine does not say it.
+    """
 
     name: str
     spec: ExperimentSpec
@@ -36,6 +40,7 @@ class ModeOf:
     inputs: Mapping[str, Input] | None
     token: str | None = None
     local: bool = True
+    gpu: str = DEFAULT_GPU
     extra_env: Mapping[str, str] | None = None
 
     @property
@@ -52,7 +57,7 @@ class ModeOf:
         return f"{digest(self.manifests or {})[:12]}-"
 
     def wanted(self) -> Wanted:
-        shape = self.spec.shape(self.mode, local=self.local)
+        shape = self.spec.shape(self.mode, local=self.local, gpu=self.gpu)
         return Wanted(
             mode=self.mode,
             cache_key=self.cache_key,
@@ -69,7 +74,7 @@ class ModeOf:
         )
 
     def plan(self, round_: Round) -> JobPlan:
-        shape = self.spec.shape(self.mode, local=self.local)
+        shape = self.spec.shape(self.mode, local=self.local, gpu=self.gpu)
         block = self.spec.block(self.mode)
         contract = Contract(
             mode=self.mode,
@@ -92,6 +97,7 @@ class ModeOf:
             retries=0 if shape.coupled else self.spec.retries,
             active_deadline_s=self.spec.active_deadline_seconds,
             suspend=self.spec.suspend,
+            experiment=self.spec,
         )
 
 

@@ -9,9 +9,12 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from runonce.experiment.machine import JobShape
+
+if TYPE_CHECKING:
+    from runonce.experiment.spec import ExperimentSpec
 
 Verdict = Literal["final", "charged", "disrupted"]
 JobPhase = Literal["active", "complete", "failed", "ending"]
@@ -117,6 +120,7 @@ class JobPlan:
     the machine block, then those of the contract, as the process shall see them (nothing is expanded).
     retries: back-off limit of each index where the ranks are independent; 0 where they are coupled, since
     a coupled Job fails as a group. active_deadline_s: seconds one process may run, None for no limit.
+    experiment: the same spec as a value, for what a pod is made from; on one machine nobody asks for it.
     """
 
     name: str
@@ -129,6 +133,7 @@ class JobPlan:
     retries: int = 0
     active_deadline_s: int | None = None
     suspend: bool = False
+    experiment: ExperimentSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,8 +113,9 @@ def _whole(value: Any) -> int | None:
         return None
 
 
-def plan_job(machine: MachineParams, *, mode: str, local: bool = False) -> JobShape:
-    """The Job of one mode. local: on one machine, where coupled processes may share a device (gloo).
+def plan_job(machine: MachineParams, *, mode: str, local: bool = False, gpu: str = DEFAULT_GPU) -> JobShape:
+    """The Job of one mode. local: on one machine, where coupled processes may share a device (gloo). gpu: what a GPU
+    is called where the machine does not say it.
 
     Raises MachineError with every fault; paths are those of the resource's mode block.
     """
@@ -128,7 +129,7 @@ def plan_job(machine: MachineParams, *, mode: str, local: bool = False) -> JobSh
         return JobShape(mode=mode, completions=total, parallelism=total, coupled=coupled, device_slots=((),) * total)
     slots = _slots_of_counts(counts, ids) if several else _slots_of_total(total, ids)
     devices = {id_ for slot in slots for id_ in slot}
-    resource = machine.gpu_resource or DEFAULT_GPU
+    resource = machine.gpu_resource or gpu
     at_once = total
     if len(devices) < total and not _SHARED.search(resource):
         if not coupled:

@@ -18,7 +18,15 @@ from runonce.experiment.canonical import digest
 from runonce.experiment.contract import TUNABLE
 from runonce.experiment.form import check_form, check_size
 from runonce.experiment.key import MODES, KeyParts, cache_key, check_pin, hash_form, params_hash, pointer
-from runonce.experiment.machine import MAX_PROCESSES, JobShape, MachineParams, gpu_id, plan_job, process_count
+from runonce.experiment.machine import (
+    DEFAULT_GPU,
+    MAX_PROCESSES,
+    JobShape,
+    MachineParams,
+    gpu_id,
+    plan_job,
+    process_count,
+)
 from runonce.experiment.render_types import near
 
 API_VERSION = "runonce.dev/v1alpha1"
@@ -103,6 +111,9 @@ class Toleration(_Model):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     toleration_seconds: Whole | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
 
 class EnvFrom(_Model):
     """A ConfigMap or Secret whose entries become variables of the process. Never read by the controller."""
@@ -169,13 +180,13 @@ class ExperimentSpec(_Model):
         """The modes that exist, in the order in which they run."""
         return (mode for mode in MODES if self.block(mode) is not None)
 
-    def shape(self, mode: str, *, local: bool = False) -> JobShape:
+    def shape(self, mode: str, *, local: bool = False, gpu: str = DEFAULT_GPU) -> JobShape:
         """The mode's Job; raises MachineError with paths from the root of the resource."""
         block = self.block(mode)
         if block is None:
             raise KeyError(mode)
         try:
-            return plan_job(block.machine(), mode=mode, local=local)
+            return plan_job(block.machine(), mode=mode, local=local, gpu=gpu)
         except InputError as error:
             raise error.under("spec", "machineParams", mode) from None
 
@@ -278,7 +289,7 @@ def parse_experiment(resource: Mapping[str, Any]) -> Experiment:
     try:
         experiment = Experiment.model_validate(resource, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise SpecError(*_faults(error), *_params_faults(resource)) from None
+        raise SpecError(*spec_faults(error), *_params_faults(resource)) from None
     faults = list(_check(experiment.spec)) + _lost_nulls(experiment)
     if faults:
         raise SpecError(*faults)
@@ -473,7 +484,8 @@ _WORDS = {
 }
 
 
-def _faults(error: ValidationError) -> Iterator[Fault]:
+def spec_faults(error: ValidationError, root: type[BaseModel] = Experiment) -> Iterator[Fault]:
+    """pydantic's errors in our words; `root` is the model that was to be validated."""
     entries = error.errors(include_url=False, include_context=True)
     for entry in entries:
         if entry["type"] == "too_short" and any(len(other["loc"]) > len(entry["loc"]) for other in entries):
@@ -481,7 +493,7 @@ def _faults(error: ValidationError) -> Iterator[Fault]:
         path = [segment for segment in entry["loc"] if segment != "[key]"]
         kind, given = entry["type"], entry["input"]
         if kind == "extra_forbidden":
-            yield Fault("", "is no field here.", _suggest(path)).under(*path)
+            yield Fault("", "is no field here.", _suggest(path, root)).under(*path)
         elif kind == "missing":
             yield Fault("", "is missing.", "Give it.").under(*path)
         elif given is None:
@@ -497,8 +509,8 @@ def _faults(error: ValidationError) -> Iterator[Fault]:
             yield Fault("", f"is {shown(given)}; {message}.").under(*path)
 
 
-def _suggest(path: list[int | str]) -> str:
-    model: Any = Experiment
+def _suggest(path: list[int | str], root: type[BaseModel]) -> str:
+    model: Any = root
     for segment in path[:-1]:
         field = next((f for n, f in model.model_fields.items() if segment in (n, f.alias)), None)
         if field is None:
