@@ -46,8 +46,36 @@ bench: $(VENV)/ready ## ratios of docs/benchmarks.md
 prove: $(VENV)/ready ## the long proofs: thousands of generated files, fifty kills
 	RUNONCE_CASES=20000 RUNONCE_KILLS=50 $(RUN) pytest -q -n 2 tests/unit/test_document_differential.py tests/local/test_kill.py
 
-lock: ## constraints.txt anew from pyproject.toml
+chart: $(VENV)/ready ## the chart linted, rendered and compared with its schema; needs helm
+	$(RUN) pytest -q -n 2 tests/chart
+
+VERSION := $(shell sed -nE 's/^version = "(.*)"/\1/p' pyproject.toml)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+
+kind: $(VENV)/ready ## experiments in a real cluster, made and removed; needs a Docker engine, kind and helm. KIND_NODE_IMAGE=, BASE_IMAGE=
+	$(RUN) pytest -q tests/kind
+
+images: $(VENV)/ready ## the images, built, tested and measured; needs a Docker engine. BASE_IMAGE=, TORCH=, REGISTRY=
+	@for name in controller worker; do \
+	  docker build $(DOCKER_FLAGS) -f docker/$$name.Dockerfile -t $(REGISTRY)runonce-dev/$$name:$(VERSION) \
+	    $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(TORCH),--build-arg TORCH=$(TORCH)) \
+	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) . || exit 1; \
+	done
+	@docker image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep 'runonce-dev/'
+	$(RUN) pytest -q tests/images
+
+dist: $(VENV)/ready ## the wheel and the source archive
+	$(BIN)/hatchling build -d dist
+
+LOCKED := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q
+
+lock: ## constraints.txt anew from pyproject.toml, and what the images install
 	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -q --upgrade -o constraints.txt
+	@for extras in "controller --extra=controller" "worker --extra=worker" "torch --extra=worker --extra=torch"; do \
+	  set -- $$extras; name=$$1; shift; \
+	  $(BIN)/uv pip compile pyproject.toml $$* -c constraints.txt $(LOCKED) -o docker/requirements/$$name.txt || exit 1; \
+	done
+	@printf 'cyclonedx-bom\nhatchling\npip\n' | $(BIN)/uv pip compile - -c constraints.txt $(LOCKED) -o docker/requirements/tools.txt
 
-.PHONY: help setup demo programs test check generate bench prove lock
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*##.*/\1/p' $(firstword $(MAKEFILE_LIST)))
