@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from runonce.author.bundle import pack
 from runonce.author.document import read_documents
 from runonce.experiment.canonical import canonical
 from runonce.experiment.contract import ATTEMPT, INDEX, POD_COMMAND, SPEC_FILE, Contract
 from runonce.experiment.manifest import Shard
-from runonce.store.backend import shard_name
+from runonce.experiment.spec import parse_experiment
+from runonce.store.backend import shard_name, source_name
 from runonce.store.folder import FolderBackend
 
 KEY = "ab" * 32
@@ -123,3 +128,82 @@ def test_a_worker_of_an_earlier_release_names_both_contracts(pod):
     code, out = pod.run(shell("true"), RUNONCE_CONTRACT="2")
     assert code == 78
     assert "the Job speaks contract 2, this worker contract 1" in out
+
+
+# --- code that came with the experiment ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def sent(pod, monkeypatch):
+    """An experiment whose code lies in the store alone; `edit` first changes what is packed."""
+
+    def send(file: str = "tiny.yaml", *, edit: Callable[[bytes], bytes] = lambda data: data) -> str:
+        text = str(pod.place.runonce("render", file).out)
+        (document,) = read_documents(text.encode(), name=file)
+        parsed = parse_experiment(document.value).spec
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(pod.place.folder))
+            digest, data = pack(parsed, pod.place.folder)
+        FolderBackend(pod.store).put(source_name(digest), edit(data), create=True)
+        return text
+
+    return send
+
+
+def test_code_that_the_image_lacks_comes_from_the_store(pod, sent):
+    experiment = sent()
+    (pod.place.folder / "tiny.py").unlink()
+    assert pod.run(experiment)[0] == 0
+    assert [file.path for file in pod.shard().files] == ["metrics.jsonl", "weights.json"]
+
+
+def test_edited_code_wins_over_that_of_the_image(pod, sent):
+    """Edit, submit, run: the image has the code of last week."""
+    experiment = sent()
+    pod.place.write("tiny.py", "raise SystemError('the code of the image was imported')\n")
+    assert pod.run(experiment)[0] == 0
+
+
+def test_a_commands_files_come_from_the_store_too(pod, sent):
+    pod.place.write("run.sh", "#!/bin/sh\ncat words > $RUNONCE_OUTPUT/out\n").chmod(0o755)
+    pod.place.write("words", "hello")
+    command = SHELL.replace("[sh, -c, 'SCRIPT']", "[./run.sh]\n  code: [run.sh, words]")
+    pod.place.write("program.yaml", command.replace("  codeVersion: label:one\n", ""))
+    experiment = sent("program.yaml")
+    (pod.place.folder / "run.sh").unlink()
+    assert pod.run(experiment) == (0, "")
+    assert [file.path for file in pod.shard().files] == ["out"]
+
+
+def test_code_that_is_nowhere_is_named_with_both_ways_out(pod):
+    experiment = pod.place.runonce("render", "tiny.yaml").out
+    pod.place.write("tiny.py", (pod.place.folder / "tiny.py").read_text() + "# edited\n")
+    code, out = pod.run(experiment)
+    assert code == 78
+    assert "but the code here is source:" in out
+    assert "runonce submit --with-source" in out
+
+
+def test_an_archive_of_other_code_is_refused_before_any_of_it_runs(pod, sent):
+    def swap(_: bytes) -> bytes:
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            archive.writestr("runonce-code.json", '{"format": 1, "path": ["."]}')
+            archive.writestr("tiny.py", f"open({str(pod.place.folder / 'ran')!r}, 'w')\n")
+        return out.getvalue()
+
+    experiment = sent(edit=swap)
+    (pod.place.folder / "tiny.py").unlink()
+    code, out = pod.run(experiment)
+    assert (code, "but the code here is source:" in out) == (78, True)
+    assert not (pod.place.folder / "ran").exists()
+
+
+def test_a_module_that_was_imported_before_from_elsewhere_is_found_out(pod, sent):
+    experiment = sent()
+    old = (pod.place.folder / "tiny.py").read_text().replace("weights.json", "other.json")
+    pod.place.write("tiny.py", old)
+    pod.place.write("sitecustomize.py", "import sys\nif 'worker' not in sys.argv: import tiny\n")
+    code, out = pod.run(experiment, PYTHONPATH=str(pod.place.folder))
+    assert (code, "came from elsewhere" in out) == (78, True)
+    assert "tiny (" in out

@@ -38,12 +38,15 @@ _SHOWN = 5
 @dataclass(frozen=True)
 class SourceList:
     """modules: (name, sha256 of its text) by name, data files as `data:<path>`, and the engine. packages: top-level
-    names that count as the author's. excluded: patterns of modules that do not count.
+    names that count as the author's. excluded: patterns of modules that do not count, uncounted: those of them that an
+    import statement reaches. settings: what the author says of the code, and where.
     """
 
     modules: tuple[tuple[str, str], ...]
     packages: tuple[str, ...]
     excluded: tuple[str, ...] = NEVER
+    uncounted: tuple[str, ...] = ()
+    settings: CodeSettings = field(default_factory=CodeSettings, compare=False)
 
     def digest(self) -> str:
         return digest([list(entry) for entry in self.modules])
@@ -78,7 +81,20 @@ def closure(
     walk.run()
     entries = {**walk.hashes, **_data(settings), "runonce:engine": str(engine)}
     author = sorted(name for name, counts in walk.packages.items() if counts and name in walk.reached)
-    return SourceList(tuple(sorted(entries.items())), tuple(author), settings.exclude)
+    modules = tuple(sorted(entries.items()))
+    return SourceList(modules, tuple(author), settings.exclude, tuple(sorted(walk.uncounted)), settings)
+
+
+def locate(listed: SourceList, search: Sequence[str] | None = None) -> Iterator[tuple[str, ModuleSpec, bytes]]:
+    """Every module of the list that has a file, and those that do not count, with its bytes as they lie here.
+
+    search: as for `closure`.
+    """
+    walk = _Walk(tuple(search if search is not None else sys.path), listed.packages)
+    for name in sorted({name for name, _ in listed.modules if ":" not in name} | {*listed.uncounted}):
+        spec = walk.find(name)
+        if spec is not None and spec.has_location and spec.origin is not None:
+            yield name, spec, _read(spec, spec.origin)
 
 
 def _not_there(name: str, spec: ModuleSpec | None, search: Sequence[str]) -> Fault:
@@ -103,6 +119,7 @@ class _Walk:
     reached: set[str] = field(default_factory=set)
     hashes: dict[str, str] = field(default_factory=dict)
     excluded: tuple[str, ...] = NEVER
+    uncounted: set[str] = field(default_factory=set)
     _specs: dict[str, ModuleSpec | None] = field(default_factory=dict)
     _waiting: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
@@ -138,7 +155,10 @@ class _Walk:
         while self._waiting:
             name = self._waiting.pop()
             spec = self.find(name)
-            if spec is None or any(fnmatchcase(name, pattern) for pattern in self.excluded):
+            if spec is None:
+                continue
+            if any(fnmatchcase(name, pattern) for pattern in self.excluded):
+                self.uncounted.add(name)
                 continue
             content = _content(spec)
             if isinstance(content, str):

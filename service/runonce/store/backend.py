@@ -95,6 +95,11 @@ def blob_name(digest: str) -> str:
     return f"b/{digest[:2]}/{digest}"
 
 
+def source_name(digest: str) -> str:
+    """The archive of the code whose `source:` version has this digest."""
+    return f"s/{digest[:2]}/{digest}"
+
+
 def failure_name(cache_key: str, attempt: str) -> str:
     return f"f/{cache_key}/{attempt}"
 

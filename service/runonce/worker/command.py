@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runonce.author.agree import prove_code
 from runonce.errors import Fault, SpecError
 from runonce.experiment.contract import CHECKPOINT, DONE, INPUT_TRAIN, OUTPUT, PARAMS, STOPPED
 from runonce.experiment.form import JSON, tag_of
@@ -35,7 +34,6 @@ def run_command(
     What lies in its checkpoint folder when it ends without success is there again at the next attempt.
     Returns its exit code, for a signal 128 and its number, as a shell does.
     """
-    prove_code(spec, Path.cwd())
     params = decoded(spec.params)
     path = scratch / "params.json"
     path.write_text(json.dumps(params), encoding="utf-8")

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import runonce
-from runonce.author import agree, entry, source
-from runonce.errors import CodeError, Damaged, Fault, InputError, ParamsMutated, RunonceError
+from runonce.author import agree, entry
+from runonce.errors import Damaged, InputError, ParamsMutated, RunonceError
 from runonce.experiment.canonical import parse
 from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.contract import (
@@ -48,6 +48,7 @@ from runonce.store.restore import read_manifest, restore
 from runonce.store.url import open_store
 from runonce.worker.command import run_command
 from runonce.worker.loop import StopRequest, WorkerRun
+from runonce.worker.proof import prove
 from runonce.worker.ranks import rank_env
 from runonce.worker.saved import SavedFolder
 
@@ -152,6 +153,7 @@ def _work(process: Process, stop: StopRequest) -> int:
     total, coupled = process.contract.total, process.shape.coupled
     os.environ.update(rank_env(os.environ, index=process.index, total=total, coupled=coupled))
     if process.spec.command is not None:
+        prove(process.spec, process.backend, process.scratch)
         contract = process.contract
         saved = SavedFolder(
             process.backend,
@@ -184,7 +186,7 @@ def _run_config(
 ) -> tuple[int, Mapping[str, float], Mapping[str, Any]]:
     spec, contract, shape = process.spec, process.contract, process.shape
     entry.add_to_path(os.getcwd())
-    listed = agree.prove_code(spec, Path.cwd())
+    code_here = prove(spec, process.backend, process.scratch)
     cls = entry.find_class(spec.config or "")
     facts = {"resolvedParams": agree.check_class(cls, spec)}
     given: Any = {"name": contract.name, "mode": contract.mode, "pin": spec.hash, "overwrite": spec.overwrite}
@@ -221,29 +223,16 @@ def _run_config(
         ),
         stop=stop,
     )
-    _check_modules(listed)
+    code_here.check()
     code = _call_loop(config, run)
     run.close()
     if code == DONE and stop.told:
         code = STOPPED
     if code == DONE:
         _check_unchanged(before, params, skip, f"{contract.mode}(run)")
-        _check_modules(listed)
+        code_here.check()
     group.leave()
     return code, run.metrics, facts
-
-
-def _check_modules(listed: source.SourceList | None) -> None:
-    extra = source.unhashed(sys.modules, listed) if listed is not None else []
-    if extra:
-        names = ", ".join(f'"{name}"' for name in extra)
-        raise CodeError(
-            Fault(
-                "spec.codeVersion",
-                f"does not cover {', '.join(extra)}: imported, but by no import statement that can be followed.",
-                f"Add to pyproject.toml, under [tool.runonce.code]: include = [{names}], and render the file anew.",
-            )
-        )
 
 
 def _check_unchanged(before: bytes, params: ExperimentParameters, skip: tuple[str, ...], when: str) -> None:
