@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from control_plane import Api, ControlPlane
 from kubelet import Kubelet
+from place import Place, grant
 from programs import ProgramsMissing, find
 
 
@@ -46,3 +47,16 @@ def namespace(control_plane) -> Iterator[str]:
 @pytest.fixture
 def kubelet(api) -> Kubelet:
     return Kubelet(api)
+
+
+@pytest.fixture
+def place(control_plane, namespace, kubelet, tmp_path) -> Iterator[Place]:
+    """A namespace with a store, for controllers that a test starts; they are stopped at its end."""
+    grant(control_plane)
+    folder = tmp_path / "store"
+    folder.mkdir()
+    made = Place(control_plane, namespace, folder, kubelet)
+    try:
+        yield made
+    finally:
+        made.stop()

@@ -18,6 +18,8 @@ _COMMANDS = {
     "render": "look",
     "explain": "explain",
     "version": "look",
+    "submit": "cluster",
+    "controller": "controller",
     "worker": "worker",
 }
 

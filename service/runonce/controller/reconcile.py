@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from runonce.controller import decide as rules
-from runonce.controller.decide import Decision, Seen, Wanted
-from runonce.errors import JobExists, JobGone, StillEnding
+from runonce.controller.decide import Decision, Earlier, Seen, Wanted
+from runonce.errors import JobExists, JobGone, JobRefused, StillEnding
 from runonce.experiment.canonical import canonical, digest
 from runonce.experiment.contract import Contract, Input
-from runonce.experiment.job import Failure, JobPlan, Jobs, Owner, Round, job_name
+from runonce.experiment.job import Failure, JobPlan, Jobs, JobState, Owner, Round, job_name
 from runonce.experiment.key import KeyParts
-from runonce.experiment.machine import DEFAULT_GPU
+from runonce.experiment.machine import DEFAULT_GPU, JobShape
 from runonce.experiment.manifest import Commit
 from runonce.experiment.spec import ExperimentSpec
 from runonce.store.backend import Backend
@@ -28,6 +29,7 @@ class ModeOf:
     """One mode of one experiment with all that its Job is made from.
 
     inputs: None where one is missing. gpu: what a GPU is called on a cluster where the machine does not say it.
+    earlier: what the status of the resource says. others_want: whether any of these owners wants the Job to run.
     """
 
     name: str
@@ -42,6 +44,8 @@ class ModeOf:
     local: bool = True
     gpu: str = DEFAULT_GPU
     extra_env: Mapping[str, str] | None = None
+    earlier: Earlier | None = None
+    others_want: Callable[[Sequence[Owner]], bool] = lambda owners: False
 
     @property
     def job_name(self) -> str:
@@ -56,8 +60,11 @@ class ModeOf:
         """What the names of this mode's rounds begin with: they hold nothing that was made from other inputs."""
         return f"{digest(self.manifests or {})[:12]}-"
 
+    def shape(self) -> JobShape:
+        return self.spec.shape(self.mode, local=self.local, gpu=self.gpu)
+
     def wanted(self) -> Wanted:
-        shape = self.spec.shape(self.mode, local=self.local, gpu=self.gpu)
+        shape = self.shape()
         return Wanted(
             mode=self.mode,
             cache_key=self.cache_key,
@@ -65,16 +72,20 @@ class ModeOf:
             total=shape.completions,
             coupled=shape.coupled,
             retries=self.spec.retries,
-            machine=digest(self.spec.to_json().get("machineParams", {}).get(self.mode, {})),
+            machine=machine_digest(self.spec, self.mode),
             fresh=f"{self.made_from}{uuid.uuid4().hex}",
             made_from=self.made_from,
             token=self.token,
             inputs=self.manifests,
             reason=shape.reason,
+            suspend=self.spec.suspend and not self.local,
+            ttl_s=None if self.local else self.spec.ttl_seconds_after_finished,
+            start_deadline_s=None if self.local else self.spec.start_deadline_seconds,
+            earlier=self.earlier,
         )
 
     def plan(self, round_: Round) -> JobPlan:
-        shape = self.spec.shape(self.mode, local=self.local, gpu=self.gpu)
+        shape = self.shape()
         block = self.spec.block(self.mode)
         contract = Contract(
             mode=self.mode,
@@ -101,33 +112,67 @@ class ModeOf:
         )
 
 
+def machine_digest(spec: ExperimentSpec, mode: str) -> str:
+    """Of the mode's machine parameters as they are written."""
+    return digest(spec.to_json().get("machineParams", {}).get(mode, {}))
+
+
 def reconcile(
-    wanted: ModeOf, jobs: Jobs, backend: Backend, leases: Leases, missing: Callable[[], tuple[str, ...]]
+    wanted: ModeOf,
+    jobs: Jobs,
+    backend: Backend,
+    leases: Leases,
+    missing: Callable[[], tuple[str, ...]],
+    *,
+    before: Callable[[Decision], None] = lambda decision: None,
 ) -> Decision:
-    """Decide and do it; the caller asks again until the decision is Hit, Skip, Block or Fail.
+    """Decide and do it; the caller asks again until the decision is Hit, Skip, Block, Pause or Fail.
 
     missing: the fields that a partial file left to the code's defaults, asked for once the result is there.
+    before: told of what is about to be done.
     """
     seen = observe(wanted, jobs, backend)
     decision = rules.decide(wanted.wanted(), seen)
     try:
-        match decision:
-            case rules.Create() | rules.Replace() if holder := leases.hold(wanted.cache_key):
-                return rules.Wait(f"its lease in the store is held by {holder}")
-            case rules.Create(round_):
-                jobs.create(wanted.plan(round_))
-            case rules.Replace(round_, uid):
-                jobs.replace(wanted.plan(round_), uid=uid)
-            case rules.Join(uid):
-                jobs.join(wanted.job_name, wanted.owner, uid=uid, cache_key=wanted.cache_key)
-            case rules.Record(round_, uid):
-                record_failure(backend, wanted.cache_key, attempt=uid, round_=round_, failures=_failures(seen))
-                jobs.record(wanted.job_name, uid=uid, data=round_)
-            case rules.Publish():
-                _publish(wanted, decision, backend, missing())
+        if isinstance(decision, rules.Create | rules.Replace) and (holder := leases.hold(wanted.cache_key)):
+            return rules.Wait(f"its lease in the store is held by {holder}", "OtherCluster")
+        before(decision)
+        _do(wanted, decision, seen, jobs, backend, missing)
     except (JobExists, StillEnding, JobGone) as error:
         return rules.Wait(str(error))  # the world moved on between the look and the deed; look again
+    except JobRefused as error:
+        return rules.Wait(str(error), "JobRefused")
     return decision
+
+
+def _do(
+    wanted: ModeOf,
+    decision: Decision,
+    seen: Seen,
+    jobs: Jobs,
+    backend: Backend,
+    missing: Callable[[], tuple[str, ...]],
+) -> None:
+    name = wanted.job_name
+    match decision:
+        case rules.Create(round_):
+            jobs.create(wanted.plan(round_))
+        case rules.Replace(round_, uid):
+            jobs.replace(wanted.plan(round_), uid=uid)
+        case rules.Join(uid):
+            jobs.join(name, wanted.owner, uid=uid, cache_key=wanted.cache_key)
+        case rules.Suspend(uid, value):
+            jobs.suspend(name, uid=uid, value=value)
+        case rules.Leave(uid):
+            jobs.leave(name, wanted.owner, uid=uid)
+        case rules.Expire(uid, seconds):
+            jobs.expire(name, uid=uid, seconds=seconds)
+        case rules.Record(round_, uid):
+            if round_.verdict is not None:
+                record_failure(backend, wanted.cache_key, attempt=uid, round_=round_, failures=_failures(seen))
+            jobs.record(name, uid=uid, data=round_)
+        case rules.Publish():
+            _publish(wanted, decision, backend, missing())
 
 
 def _failures(seen: Seen) -> tuple[Failure, ...]:
@@ -139,7 +184,8 @@ def observe(wanted: ModeOf, jobs: Jobs, backend: Backend) -> Seen:
     commit, etag = seen_commit(backend, wanted.cache_key)
     job = jobs.get(wanted.job_name)
     if job is not None and job.phase in ("active", "ending"):
-        return Seen(commit=commit, etag=etag, job=job)
+        others_want = wanted.others_want([owner for owner in job.owners if owner != wanted.owner])
+        return Seen(commit=commit, etag=etag, job=job, others_want=others_want, waited_s=_waited_s(job))
     if job is not None:
         shards = complete_attempt(backend, wanted.cache_key, job.round.round, attempt=job.uid)
         return Seen(commit=commit, etag=etag, job=job, shards=shards)
@@ -147,6 +193,13 @@ def observe(wanted: ModeOf, jobs: Jobs, backend: Backend) -> Seen:
     shards = complete_attempt(backend, wanted.cache_key, unfinished) if unfinished else None
     living = tuple(process.name for process in jobs.living(wanted.cache_key))
     return Seen(commit=commit, etag=etag, shards=shards, unfinished=unfinished, living=living)
+
+
+def _waited_s(job: JobState) -> float:
+    """Since the Job was made, where none of its processes has run yet and nobody holds it back."""
+    if not job.created or job.ready or job.succeeded or job.suspended:
+        return 0.0
+    return time.time() - datetime.fromisoformat(job.created).timestamp()
 
 
 def seen_commit(backend: Backend, cache_key: str) -> tuple[Commit | None, str]:

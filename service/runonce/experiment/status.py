@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-MAX_MESSAGE = 1024
-MAX_LOG_TAIL = 2048
+MAX_MESSAGE = 640
+MAX_LOG_TAIL = 1024
 MAX_HISTORY = 8
 
 Short = Annotated[str, Field(max_length=256)]

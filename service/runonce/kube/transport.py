@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,7 @@ class Api:
         self.namespace = namespace
         self.host: str = given.host
         self.calls: CallCounter = CallCounter()
+        self.may_write: Callable[[], bool] = lambda: True  # asked before every call that changes something
 
     @classmethod
     def connect(cls, *, context: str | None = None, kubeconfig: str | None = None, timeout_s: float = TIMEOUT_S) -> Api:
@@ -132,6 +133,8 @@ class Api:
     def _send(
         self, method: str, path: str, query: Mapping[str, str], body: Any, content: str, timeout: tuple[float, float]
     ) -> RESTResponse:
+        if method != "GET" and not self.may_write():
+            raise Unreachable(f"{method} {path}: not sent, since another process leads.")
         self.calls.add(method, path)
         headers = {"Accept": _JSON, "User-Agent": "runonce"} | ({"Content-Type": content} if body is not None else {})
         try:

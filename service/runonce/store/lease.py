@@ -22,6 +22,7 @@ TTL_S = 30.0
 class _Held:
     etag: str
     done: threading.Event
+    lost: bool = False
 
 
 class Leases:
@@ -33,6 +34,9 @@ class Leases:
     def __init__(self, backend: Backend, holder: str, *, ttl_s: float = TTL_S) -> None:
         self._backend, self._holder, self._ttl_s = backend, holder, ttl_s
         self._held: dict[str, _Held] = {}
+        self._keeping: threading.Thread | None = None  # one renews them all
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
         self._seen: dict[str, tuple[str, float]] = {}  # ETag of another's lease, and since when
 
     def hold(self, cache_key: str) -> str | None:
@@ -51,8 +55,11 @@ class Leases:
                 etag = self._backend.put(name, self._record(), if_match=found[1])
         except PreconditionFailed:
             return "another one, since just now"
-        held = self._held[cache_key] = _Held(etag, threading.Event())
-        threading.Thread(target=self._keep, args=(name, held), daemon=True).start()
+        with self._lock:
+            self._held[cache_key] = _Held(etag, threading.Event())
+            if self._keeping is None:
+                self._keeping = threading.Thread(target=self._keep, daemon=True)
+                self._keeping.start()
         return None
 
     def release(self, cache_key: str) -> None:
@@ -66,6 +73,7 @@ class Leases:
             return  # another's by now, or it runs out by itself
 
     def close(self) -> None:
+        self._closed.set()
         for cache_key in list(self._held):
             self.release(cache_key)
 
@@ -77,14 +85,20 @@ class Leases:
             return False
         return now - since >= self._ttl_s
 
-    def _keep(self, name: str, held: _Held) -> None:
-        while not held.done.wait(self._ttl_s / 3):
-            try:
-                held.etag = self._backend.put(name, self._record(), if_match=held.etag)
-            except PreconditionFailed:
-                return  # taken over: the commit will say whose result counts
-            except StoreError:
-                continue  # tried again in time, or taken over
+    def _keep(self) -> None:
+        while not self._closed.wait(self._ttl_s / 3):
+            for cache_key, held in list(self._held.items()):
+                self._renew(lease_name(cache_key), held)
+
+    def _renew(self, name: str, held: _Held) -> None:
+        if held.done.is_set() or held.lost:
+            return
+        try:
+            held.etag = self._backend.put(name, self._record(), if_match=held.etag)
+        except PreconditionFailed:
+            held.lost = True  # taken over: the commit will say whose result counts
+        except StoreError:
+            return  # tried again in time, or taken over
 
     def _record(self) -> bytes:
         return canonical({"format": 1, "kind": "lease", "holder": self._holder, "nonce": uuid.uuid4().hex})

@@ -1,0 +1,104 @@
+"""Commands on Experiments of a cluster; `-n` and `--context` mean what they mean to kubectl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from runonce.api.target import locate, prove_all
+from runonce.cli.options import grid_option, json_option, target_options
+from runonce.errors import CodeError
+from runonce.experiment.status import Status
+from runonce.settings import Settings
+
+
+def cluster_options(command: Any) -> Any:
+    """--context, --kubeconfig and -n, as kubectl has them."""
+    for option in (
+        click.option("-n", "--namespace", help="Namespace; that of the context, if not given."),
+        click.option("--kubeconfig", type=click.Path(), help="File; KUBECONFIG, or ~/.kube/config, if not given."),
+        click.option("--context", help="Context of the kubeconfig; the current one, if not given."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@target_options
+@grid_option
+@cluster_options
+@click.option("--wait", is_flag=True, help="Follow them until all have ended.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: no longer than that.")
+@json_option
+def submit(
+    target: str,
+    params: Sequence[str],
+    grid: Sequence[str],
+    context: str | None,
+    kubeconfig: str | None,
+    namespace: str | None,
+    wait: bool,
+    timeout: float | None,
+    output: str,
+) -> int:
+    """Hand experiments to a cluster, by server-side apply.
+
+    All fields and the version of the code that is here are written. Exit code with --wait: 0 succeeded or cached, 1
+    failed, 75 not ended in time.
+    """
+    from runonce.api.cluster import follow, submit_all
+    from runonce.kube.transport import Api
+
+    found = locate(target, params, grid)
+    provable = [located for located in found if located.spec.code_version != "image"]
+    prove_all(provable, Settings.from_env().sources)
+    for located in found:
+        if located.spec.code_version is None:  # filled in by `locate`, but for what has no code here
+            raise CodeError.of("spec.codeVersion", "is missing.", "Give label:<text> or image.")
+    api = Api.connect(context=context, kubeconfig=kubeconfig)
+    submitted = submit_all(found, api, namespace or api.namespace)
+    if output == "text":
+        for one in submitted:
+            click.echo(f"{one.metadata.namespace}/{one.metadata.name}  submitted", err=wait)
+    if not wait:
+        if output == "json":
+            click.echo(json.dumps([one.metadata.name for one in submitted], indent=2))
+        return 0
+    last = follow(api, namespace or api.namespace, submitted, _tell, timeout_s=timeout)
+    return _finish(last, [one.metadata.name for one in submitted], output)
+
+
+def _tell(name: str, status: Status) -> None:
+    mode = f"  {status.mode}" if status.mode else ""
+    click.echo(f"{name}{mode}  {status.phase}  {status.message}".rstrip(), err=True)
+
+
+def _finish(last: Mapping[str, Status], names: Sequence[str], output: str) -> int:
+    ended = {name: last.get(name, Status()) for name in names}
+    if output == "json":
+        click.echo(json.dumps([status_json(name, status) for name, status in ended.items()], indent=2))
+    else:
+        for name, status in ended.items():
+            word = "hit" if status.cached else status.phase.lower()
+            click.echo(f"{name}  {word:9}  {status.key}  {status.message}".rstrip())
+    if any(status.phase in ("Failed", "Blocked") for status in ended.values()):
+        return 1
+    return 0 if all(status.phase == "Succeeded" for status in ended.values()) else 75
+
+
+def status_json(name: str, status: Status) -> dict[str, Any]:
+    """As `run -o json` gives it: name, phase, and of each mode cacheKey, cacheHit, phase, artifacts."""
+    modes = {}
+    for mode in ("train", "valid", "test"):
+        one = getattr(status.modes, mode)
+        if one is not None:
+            modes[mode] = {
+                "cacheKey": one.cache_key,
+                "cacheHit": bool(one.cache_hit),
+                "phase": one.phase,
+                "artifacts": one.artifacts,
+            } | ({"message": one.message} if one.message else {})
+    return {"name": name, "phase": status.phase, "modes": modes}

@@ -1,0 +1,382 @@
+"""`Jobs` on Kubernetes, for one namespace: Indexed Jobs, seen through a cache, changed by narrow guarded writes.
+
+A Job is posted once and never applied again: queueing systems own fields of it too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from runonce.errors import Conflict, Invalid, JobExists, JobGone, JobRefused, NotFound, Refused, StillEnding
+from runonce.experiment.job import Failure, JobPlan, JobState, Owner, Process, Round
+from runonce.experiment.spec import KIND
+from runonce.kube.caches import Caches
+from runonce.kube.objects import JobObject, ListOf, PodObject
+from runonce.kube.resources import (
+    CACHE_KEY,
+    MANAGED_BY,
+    QUEUE,
+    ROUND,
+    SERVICE,
+    build_service,
+    is_ours,
+    key_label,
+    owner_reference,
+)
+from runonce.kube.transport import Answer, Api
+
+log = logging.getLogger(__name__)
+
+OURS = "runonce"  # as the value of MANAGED_BY
+MAX_LOST = 20  # indexes without a pod that are named
+MAX_WARNED = 1000  # Jobs whose warnings are remembered
+
+_CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
+_INDEX = "batch.kubernetes.io/job-completion-index"
+_SIGNALLED = (137, 143)
+_LATER = (75, 76)  # stopped, lost a peer: victims, where there is another
+
+
+class KubeJobs:
+    """build: a plan's Job as a resource; raises InputError for what this cluster cannot have (an unknown profile).
+
+    cache: all Jobs of ours, or those of this namespace, found by the uids of their owners.
+    """
+
+    def __init__(
+        self, api: Api, namespace: str, cache: Caches[JobObject], *, build: Callable[[JobPlan], dict[str, Any]]
+    ) -> None:
+        self._api, self._namespace, self._cache, self._build = api, namespace, cache, build
+        self._path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+        self._core = f"/api/v1/namespaces/{namespace}"
+        self._lock = threading.Lock()
+        self._suspects: set[str] = set()  # keys whose Job vanished, maybe before its pods did
+        self._warnings: dict[str, str] = {}  # by name of the Job: what the server said at its POST
+        self._failures: dict[str, tuple[Failure, ...]] = {}  # by uid: what pods told before they went
+        self._has_service = False
+
+    def get(self, name: str) -> JobState | None:
+        found = self._cache.get(f"{self._namespace}/{name}")
+        return None if found is None else self._state(found)
+
+    def owned(self, owner: Owner) -> list[JobState]:
+        return [self._state(found) for found in self._cache.find(owner.uid)]
+
+    def living(self, cache_key: str) -> list[Process]:
+        """Pods are asked for only where a Job of the key vanished: in all other cases its name waits for them."""
+        if cache_key not in self._suspects:
+            return []
+        pods = [pod for pod in self._pods(f"{CACHE_KEY}={key_label(cache_key)}") if not pod.ended]
+        if not pods:
+            with self._lock:
+                self._suspects.discard(cache_key)
+        return [
+            Process(name=pod.metadata.name, index=_index(pod), job_uid=pod.metadata.labels.get(_CONTROLLER_UID, ""))
+            for pod in pods
+        ]
+
+    def suspect(self, cache_key: str) -> None:
+        """A Job of the key is gone, and not by us: `kubectl delete job` lets go of the name before the pods end."""
+        with self._lock:
+            self._suspects.add(cache_key)
+
+    def create(self, plan: JobPlan) -> JobState:
+        body = self._build(plan)
+        if plan.shape.coupled:
+            self._ensure_service()
+        try:
+            answer = self._api.post(self._path, body)
+        except Conflict as error:
+            raise self._taken(plan, error) from error
+        except (Invalid, Refused, NotFound) as error:
+            raise JobRefused(str(error)) from error
+        with self._lock:
+            if len(self._warnings) > MAX_WARNED:
+                self._warnings.clear()
+            self._warnings[plan.name] = "; ".join(answer.warnings)
+        return self._learn(answer)
+
+    def replace(self, plan: JobPlan, *, uid: str) -> JobState:
+        try:
+            self._forget(uid)
+            self._ended(self._api.delete(f"{self._path}/{plan.name}", uid=uid))
+        except NotFound:
+            pass
+        except Conflict as error:
+            raise JobGone(f"{plan.name} is another Job by now.") from error
+        return self.create(plan)
+
+    def join(self, name: str, owner: Owner, *, uid: str, cache_key: str) -> JobState:
+        found = self._cache.get(f"{self._namespace}/{name}")
+        reference = owner_reference(owner.name, owner.uid)
+        operations: list[dict[str, Any]] = [
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "test", "path": f"/metadata/annotations/{_pointer(CACHE_KEY)}", "value": cache_key},
+            {"op": "test", "path": "/metadata/deletionTimestamp", "value": None},
+        ]
+        if found is not None and not found.metadata.owner_references:
+            operations.append({"op": "test", "path": "/metadata/ownerReferences", "value": None})
+            operations.append({"op": "add", "path": "/metadata/ownerReferences", "value": [reference]})
+        else:
+            operations.append({"op": "add", "path": "/metadata/ownerReferences/-", "value": reference})
+        return self._patch(name, operations)
+
+    def leave(self, name: str, owner: Owner, *, uid: str) -> None:
+        found = self._cache.get(f"{self._namespace}/{name}")
+        if found is None or found.uid != uid:
+            return
+        references = found.metadata.owner_references
+        position = next((i for i, known in enumerate(references) if known.uid == owner.uid), None)
+        if position is None:
+            return
+        path = f"/metadata/ownerReferences/{position}"
+        try:
+            if len(references) > 1:
+                guard = {"op": "test", "path": f"{path}/uid", "value": owner.uid}
+                self._patch(name, [self._is(uid), guard, {"op": "remove", "path": path}])
+            else:
+                # Whoever joins in between changes the version.
+                version = found.metadata.resource_version
+                self._ended(self._api.delete(f"{self._path}/{name}", uid=uid, version=version))
+                self._forget(uid)
+        except NotFound:
+            return
+        except Conflict as error:
+            raise JobGone(f"{name} has changed; its owners are looked at again.") from error
+
+    def record(self, name: str, *, uid: str, data: Round) -> None:
+        found = self._cache.get(f"{self._namespace}/{name}")
+        path = f"/metadata/annotations/{_pointer(ROUND)}"
+        before = found.metadata.annotations.get(ROUND) if found is not None else None
+        # Two owners judge at once: the second looks again and finds the first one's verdict.
+        guard = {"op": "test", "path": path, "value": before}
+        self._patch(name, [self._is(uid), guard, {"op": "add", "path": path, "value": encode_round(data)}])
+
+    def expire(self, name: str, *, uid: str, seconds: int) -> None:
+        self._patch(name, [self._is(uid), {"op": "add", "path": "/spec/ttlSecondsAfterFinished", "value": seconds}])
+
+    def suspend(self, name: str, *, uid: str, value: bool) -> None:
+        self._patch(name, [self._is(uid), {"op": "add", "path": "/spec/suspend", "value": value}])
+
+    def refusal(self, state: JobState) -> str:
+        """Why no pod came, out of the Job's events and the server's warnings; empty where nobody said so."""
+        selector = f"involvedObject.kind=Job,involvedObject.name={state.name},reason=FailedCreate"
+        events = json.loads(self._api.get(f"{self._core}/events", fieldSelector=selector, limit="10"))["items"]
+        told = [str(event.get("message", "")) for event in events if _about(event, state.uid)]
+        return told[-1] if told else self._warnings.get(state.name, "")
+
+    def _pods(self, selector: str) -> list[PodObject]:
+        return ListOf[PodObject].model_validate_json(self._api.get(f"{self._core}/pods", labelSelector=selector)).items
+
+    def _state(self, job: JobObject) -> JobState:
+        ended = any(c.type in ("FailureTarget", "Failed") and c.status == "True" for c in job.status.conditions)
+        if not ended or job.metadata.deletion_timestamp:
+            return job_state(job)
+        known = self._failures.get(job.uid)
+        if known is None:
+            state = job_state(job, self._pods(f"{_CONTROLLER_UID}={job.uid}"))
+            with self._lock:
+                self._failures[job.uid] = state.failures
+            return state
+        return job_state(job, failures=known)
+
+    def survey(self) -> None:
+        """Once, when a controller starts: the keys whose pods have no Job, of which nobody may have told."""
+        for pod in self._pods(f"{MANAGED_BY}={OURS}"):
+            job_uid = pod.metadata.labels.get(_CONTROLLER_UID, "")
+            name = pod.metadata.labels.get("batch.kubernetes.io/job-name", "")
+            found = self._cache.get(f"{self._namespace}/{name}")
+            if not pod.ended and (found is None or found.uid != job_uid):
+                self.suspect(pod.metadata.annotations.get(CACHE_KEY, ""))
+
+    def _forget(self, uid: str) -> None:
+        with self._lock:
+            self._failures.pop(uid, None)
+
+    def _patch(self, name: str, operations: list[dict[str, Any]]) -> JobState:
+        try:
+            return self._learn(self._api.patch(f"{self._path}/{name}", operations))
+        except (Invalid, NotFound) as error:
+            self._look(name)
+            raise JobGone(f"{name} is not there any more, or another Job, or was changed: {error}") from error
+
+    def _is(self, uid: str) -> dict[str, Any]:
+        return {"op": "test", "path": "/metadata/uid", "value": uid}
+
+    def _learn(self, answer: Answer) -> JobState:
+        found = JobObject.model_validate_json(answer.body)
+        self._cache.learn(found)
+        return job_state(found)
+
+    def _ended(self, answer: Answer) -> None:
+        """A deletion gives the Job back while its finalizer holds it, else a Status."""
+        if json.loads(answer.body).get("kind") == "Job":
+            self._learn(answer)
+
+    def _taken(self, plan: JobPlan, error: Conflict) -> JobExists | StillEnding:
+        if "object is being deleted" in str(error):
+            return StillEnding(f"{plan.name} is being deleted.")
+        found = self._look(plan.name)
+        if found is not None and found.metadata.labels.get(MANAGED_BY) != OURS:
+            if found.metadata.annotations.get(CACHE_KEY) == plan.cache_key:
+                self._mark_ours(found)
+            else:
+                return JobExists(f"{plan.name} is there already, and none of ours.")
+        return JobExists(f"{plan.name} is there already.")
+
+    def _look(self, name: str) -> JobObject | None:
+        """The Job as it is, past the cache."""
+        try:
+            found = JobObject.model_validate_json(self._api.get(f"{self._path}/{name}"))
+        except NotFound:
+            return None
+        if found.metadata.labels.get(MANAGED_BY) == OURS:
+            self._cache.learn(found)
+        return found
+
+    def _mark_ours(self, job: JobObject) -> None:
+        """Someone took our label off it, and with it the cache lost sight of it."""
+        labels = {**job.metadata.labels, MANAGED_BY: OURS}
+        self._patch(job.metadata.name, [self._is(job.uid), {"op": "add", "path": "/metadata/labels", "value": labels}])
+
+    def _ensure_service(self) -> None:
+        """One headless Service gives the pods of the namespace their host names. It is nobody's, and stays."""
+        if self._has_service:
+            return
+        try:
+            self._api.post(f"{self._core}/services", build_service(self._namespace))
+        except Conflict:
+            there = json.loads(self._api.get(f"{self._core}/services/{SERVICE}"))
+            if not is_ours(there):
+                raise JobRefused(
+                    f"the Service {SERVICE} of namespace {self._namespace} is not of Runonce, and host names of pods "
+                    "would lead elsewhere. Remove or rename it."
+                ) from None
+        except (Invalid, Refused, NotFound) as error:
+            raise JobRefused(str(error)) from error
+        self._has_service = True
+
+
+def job_state(job: JobObject, pods: Iterable[PodObject] = (), *, failures: tuple[Failure, ...] = ()) -> JobState:
+    """What a Job and its pods say. pods: needed only once it fails; failures: what they said earlier."""
+    status, spec = job.status, job.spec
+    true = {condition.type: condition for condition in status.conditions if condition.status == "True"}
+    succeeded = indexes(status.completed_indexes)
+    failing = "FailureTarget" in true or "Failed" in true
+    if job.metadata.deletion_timestamp:
+        phase = "ending"
+    elif "Complete" in true:
+        phase = "complete"
+    else:
+        phase = "failed" if "Failed" in true else "active"
+    if failing and not failures:
+        reason = (true.get("Failed") or true["FailureTarget"]).reason
+        failures = _failures(job, list(pods), succeeded, reason)
+    due = min(spec.parallelism, spec.completions - len(succeeded) - len(indexes(status.failed_indexes)))
+    return JobState(
+        name=job.metadata.name,
+        uid=job.uid,
+        cache_key=job.metadata.annotations.get(CACHE_KEY, ""),
+        completions=spec.completions,
+        round=decode_round(job.metadata.annotations.get(ROUND)),
+        owners=tuple(Owner(uid=o.uid, name=o.name) for o in job.metadata.owner_references if o.kind == KIND),
+        phase=phase,  # type: ignore[arg-type]
+        failing=failing and phase == "active",
+        active=status.active,
+        ready=status.ready,
+        missing=0 if spec.suspend or phase != "active" else max(0, due - status.active - status.terminating),
+        succeeded=succeeded,
+        failures=failures,
+        suspended=spec.suspend,
+        ttl_s=spec.ttl_seconds_after_finished,
+        queued=QUEUE in job.metadata.labels,
+        created=job.metadata.creation_timestamp,
+    )
+
+
+def _failures(job: JobObject, pods: list[PodObject], succeeded: tuple[int, ...], reason: str) -> tuple[Failure, ...]:
+    coupled = job.spec.backoff_limit_per_index is None
+    of_index: dict[int, list[PodObject]] = {}
+    for pod in pods:
+        of_index.setdefault(_index(pod), []).append(pod)
+    found, lost = [], []
+    wanted = set(range(job.spec.completions)) - set(succeeded) if coupled else set(indexes(job.status.failed_indexes))
+    for index in sorted(wanted):
+        seen = [failure for pod in of_index.get(index, ()) if (failure := _failure(pod)) is not None]
+        if not coupled:  # disruptions were tried again; what counts is why the index failed
+            seen = [failure for failure in seen if failure.reason != "DisruptionTarget"] or seen
+        found += seen[-1:]
+        if coupled and not of_index.get(index):
+            lost.append(Failure(index=index, exit_code=None, reason="PodLost"))
+    found.sort(key=lambda failure: (failure.exit_code in _LATER or failure.reason == "EndedWithGroup", failure.index))
+    if reason == "DeadlineExceeded":
+        found.insert(0, Failure(index=-1, exit_code=None, reason=reason))
+        lost = []
+    return (*found, *lost[:MAX_LOST])
+
+
+def _failure(pod: PodObject) -> Failure | None:
+    """Why this pod did not end well; None where it did, or still runs undisturbed."""
+    if pod.status.phase == "Succeeded":
+        return None
+    disrupted = any(c.type == "DisruptionTarget" and c.status == "True" for c in pod.status.conditions)
+    ended = [c.state.terminated for c in pod.status.container_statuses if c.state.terminated is not None]
+    bad = next((state for state in ended if state.exit_code), None)
+    if not disrupted and pod.status.phase != "Failed":
+        return None
+    code = bad.exit_code if bad is not None else None
+    reason = pod.status.reason or (bad.reason if bad is not None else "") or "Error"
+    if disrupted:
+        reason = "DisruptionTarget"
+    elif code == 78:
+        reason = "ConfigurationError"
+    elif pod.metadata.deletion_timestamp and code in (*_SIGNALLED, 75):
+        reason = "EndedWithGroup"
+    tail = (bad.message if bad is not None else "") or pod.status.message
+    return Failure(index=_index(pod), exit_code=code, reason=reason, log_tail=tail)
+
+
+def indexes(text: str) -> tuple[int, ...]:
+    """`0,2-4` to `(0, 2, 3, 4)`."""
+    out: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        out += range(int(first), int(last or first) + 1)
+    return tuple(out)
+
+
+def encode_round(data: Round) -> str:
+    return json.dumps(data.to_json(), sort_keys=True, separators=(",", ":"))
+
+
+def mirrored(data: Round, owner: Owner) -> str:
+    """The record as a status keeps it: for a next attempt of this owner, and short."""
+    charges = data.charges if len(data.charges) <= 10 else {owner.uid: data.charges.get(owner.uid, 0)}
+    return encode_round(replace(data, charges=charges, tokens=data.tokens[-8:]))
+
+
+def decode_round(text: str | None) -> Round:
+    """The record on a Job; one that cannot be read is as none: its round has a name that no shard has."""
+    try:
+        value: Mapping[str, Any] = json.loads(text or "")
+        return Round.from_json(value)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Round(round="unreadable")
+
+
+def _index(pod: PodObject) -> int:
+    text = pod.metadata.annotations.get(_INDEX) or pod.metadata.labels.get(_INDEX) or "-1"
+    return int(text) if text.lstrip("-").isdecimal() else -1
+
+
+def _about(event: Mapping[str, Any], uid: str) -> bool:
+    return (event.get("involvedObject") or {}).get("uid") in (None, "", uid)
+
+
+def _pointer(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,255 @@
+"""Experiments on a real API server: what a user sees, and what nobody runs twice."""
+
+from __future__ import annotations
+
+import pytest
+from control_plane import CONTROLLER, wait_for
+from place import condition
+
+
+def test_a_cold_run_makes_one_job_and_ends_succeeded(place):
+    place.start()
+    place.apply("cold")
+    with place.working():
+        status = place.until("cold", "Succeeded")
+    train = status["modes"]["train"]
+    assert (train["cacheHit"], train["attempt"], train["total"]) == (False, 1, 2)
+    assert train["cacheKey"] == place.key("cold")
+    assert place.commits() == [f"c/{train['cacheKey'][:2]}/{train['cacheKey']}"]
+    assert len(place.jobs()) == 1
+    assert condition(status, "Ready")["status"] == "True"
+    assert condition(status, "CacheHit")["status"] == "False"
+
+
+def test_a_hit_succeeds_without_a_job_or_a_pod(place):
+    place.start()
+    place.apply("first")
+    with place.working():
+        place.until("first", "Succeeded")
+    place.delete("first")
+    wait_for("no Job", lambda: not place.jobs())
+    place.apply("second")
+    status = place.until("second", "Succeeded")
+    assert condition(status, "CacheHit")["status"] == "True"
+    assert (status["cached"], place.jobs(), place.kubelet.pods(place.namespace)) == (True, [], [])
+
+
+def test_api_writes_are_within_their_budgets(place):
+    """In the server's own audit log. hit 1; cold 3, running and events 6 at most; joiner 3."""
+    place.start()
+    place.apply("warm", params={"lr": 1})
+    with place.working():
+        place.until("warm", "Succeeded")
+
+        def writes(name: str) -> list[str]:
+            calls = place.plane.calls(CONTROLLER, since=position)
+            assert not [c for c in calls if c["verb"] == "get"], "no read before a write"
+            return sorted(
+                f"{c['verb']} {c['objectRef']['resource']}/{c['objectRef'].get('subresource', '')}"
+                for c in calls
+                if c["verb"] not in ("list", "watch", "get")
+            )
+
+        position = place.plane.audit_position()
+        place.apply("hit", params={"lr": 1})
+        place.until("hit", "Succeeded")
+        assert writes("hit") == ["patch experiments/status"]
+        position = place.plane.audit_position()
+        place.apply("cold", params={"lr": 2})
+        place.until("cold", "Succeeded")
+        wait_for("the event", lambda: "create events/" in writes("cold"))
+        found = writes("cold")
+    assert len(found) <= 6
+    assert found.count("create jobs/") == 1
+    assert found.count("patch experiments/status") in (2, 3)
+
+
+def test_modes_run_in_order_and_a_test_reads_what_train_made(place):
+    place.start()
+    place.apply("both", machineParams={"train": {"nprocesses": 1}, "test": {"nprocesses": 3}})
+    with place.working():
+        status = place.until("both", "Succeeded")
+    train, test = status["modes"]["train"], status["modes"]["test"]
+    assert (train["total"], test["total"]) == (1, 3)
+    env = {
+        entry["name"]: entry.get("value")
+        for job in place.jobs()
+        for entry in job["spec"]["template"]["spec"]["containers"][0]["env"]
+        if "-test-" in job["metadata"]["name"]
+    }
+    assert train["manifest"] in env["RUNONCE_INPUTS"]
+
+
+def test_what_the_schema_lets_through_is_told_in_a_condition_and_heals(place):
+    place.start()
+    place.apply("odd", profile="huge")
+    wait_for("a refusal", lambda: condition(place.status("odd"), "Accepted"))
+    refused = condition(place.status("odd"), "Accepted")
+    assert (refused["status"], refused["reason"]) == ("False", "UnknownProfile")
+    assert "huge" in refused["message"]
+    assert place.jobs() == []
+    place.apply("odd", profile="big")
+    with place.working():
+        place.until("odd", "Succeeded")
+
+
+def test_a_failed_attempt_is_charged_and_the_next_one_takes_its_name(place):
+    place.start()
+    place.apply("flaky", retries=1)
+
+    def once(pod):
+        return 0 if place.status("flaky")["modes"]["train"]["attempt"] == 2 else 3
+
+    with place.working(once):
+        status = place.until("flaky", "Succeeded")
+    assert status["modes"]["train"]["attempt"] == 2
+    assert len(place.jobs()) == 1
+
+
+def test_more_failures_than_retries_end_it_with_the_reason(place):
+    place.start()
+    place.apply("bad", retries=0)
+    pods = place.pods(2)
+    for pod in pods:
+        place.kubelet.start(pod)
+    place.kubelet.end(pods[1], 3, message="Traceback\nValueError: no such file")
+    with place.kubelet.playing(place.namespace, lambda pod: None):
+        status = place.until("bad", "Failed")
+    failure = status["modes"]["train"]["failure"]
+    assert (failure["index"], failure["exitCode"], failure["logTail"]) == (1, 3, "Traceback\nValueError: no such file")
+    assert "no such file" in status["message"]
+    assert condition(status, "Stalled")["status"] == "True"
+
+
+def test_a_rerun_makes_it_anew_once_for_each_text(place):
+    place.start()
+    place.apply("again")
+    with place.working():
+        first = place.until("again", "Succeeded")["modes"]["train"]
+        place.apply("again", annotations={"runonce.dev/rerun": "monday"})
+        wait_for("another attempt", lambda: place.status("again")["modes"]["train"].get("jobUid") != first["jobUid"])
+        place.until("again", "Succeeded")
+    uid = place.job()["metadata"]["uid"]
+    place.apply("again", annotations={"runonce.dev/rerun": "monday", "other": "x"})
+    place.stop()
+    place.start()
+    place.until("again", "Succeeded")
+    assert place.job()["metadata"]["uid"] == uid
+
+
+def test_two_experiments_of_one_key_share_one_job_which_lives_for_the_second(place):
+    place.start()
+    place.apply("one")
+    place.pods(2)
+    place.apply("two", retries=5)
+    wait_for("two owners", lambda: len(place.job()["metadata"]["ownerReferences"]) == 2)
+    wait_for("the word", lambda: (condition(place.status("two"), "Accepted") or {}).get("reason") == "SharedJob")
+    place.delete("one", "Foreground")
+    wait_for("one owner", lambda: len(place.job()["metadata"]["ownerReferences"]) == 1)
+    with place.working():
+        place.until("two", "Succeeded")
+    assert len(place.commits()) == 1
+
+
+def test_the_last_owner_takes_the_job_along(place):
+    place.start()
+    place.apply("gone")
+    place.job()
+    place.delete("gone")
+    with place.kubelet.playing(place.namespace, lambda pod: None):
+        wait_for("no Job", lambda: not place.jobs())
+
+
+def test_an_edit_of_the_key_lets_go_of_the_old_job(place):
+    place.start()
+    place.apply("edited", params={"lr": 1})
+    old = place.job()["metadata"]["name"]
+    place.apply("edited", params={"lr": 2})
+    with place.working():
+        status = place.until("edited", "Succeeded")
+        wait_for("one Job", lambda: [j["metadata"]["name"] for j in place.jobs()] == [status["job"]])
+    assert status["job"] != old
+
+
+def test_suspension_stops_the_pods_and_resume_goes_on(place):
+    place.start()
+    place.apply("paused")
+    place.pods(2)
+    place.apply("paused", suspend=True)
+    place.until("paused", "Suspended")
+    assert place.job()["spec"]["suspend"] is True
+    place.apply("paused", suspend=False)
+    with place.working():
+        place.until("paused", "Succeeded")
+    assert len(place.commits()) == 1
+
+
+def test_a_job_that_someone_deletes_is_made_again_after_its_pods_have_ended(place):
+    place.start()
+    place.apply("robbed")
+    pods = place.pods(2)
+    for pod in pods:
+        place.kubelet.start(pod)
+    name = place.job()["metadata"]["name"]
+    place.api.must("DELETE", f"{place.jobs_path}/{name}", {"propagationPolicy": "Background"})
+    wait_for("a wait", lambda: place.status("robbed")["modes"]["train"].get("reason") == "WaitingForPods")
+    with place.working():
+        status = place.until("robbed", "Succeeded")
+    assert status["modes"]["train"]["attempt"] == 2
+
+
+def test_the_time_to_live_is_set_after_the_commit(place):
+    place.start()
+    place.apply("short", ttlSecondsAfterFinished=3600)
+    assert "ttlSecondsAfterFinished" not in place.job()["spec"]
+    with place.working():
+        place.until("short", "Succeeded")
+    assert place.job()["spec"]["ttlSecondsAfterFinished"] == 3600
+
+
+def test_pods_that_are_refused_show_within_seconds_and_heal(place):
+    place.api.must(
+        "PATCH",
+        f"/api/v1/namespaces/{place.namespace}",
+        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}},
+        content="application/merge-patch+json",
+    )
+    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}
+    place.api.must("POST", f"/api/v1/namespaces/{place.namespace}/resourcequotas", quota)
+    place.start()
+    place.apply("refused")
+    wait_for(
+        "the reason", lambda: place.status("refused").get("modes", {}).get("train", {}).get("reason") == "PodsRefused"
+    )
+    assert "exceeded quota" in place.status("refused")["message"]
+    place.api.must("DELETE", f"/api/v1/namespaces/{place.namespace}/resourcequotas/q")
+    with place.working():
+        place.until("refused", "Succeeded", within_s=120)
+
+
+def test_a_store_that_does_not_answer_is_told_and_healed(place):
+    moved = place.folder.with_name("elsewhere")
+    place.folder.rename(moved)
+    place.folder.write_text("not a folder")
+    place.start()
+    place.apply("lost")
+    wait_for("the trouble", lambda: (condition(place.status("lost"), "Ready") or {}).get("reason") == "Error")
+    assert place.jobs() == []
+    place.folder.unlink()
+    moved.rename(place.folder)
+    with place.working():
+        place.until("lost", "Succeeded")
+
+
+@pytest.mark.parametrize("propagation", ["Background", "Foreground", "Orphan"])
+def test_a_deleted_experiment_is_left_alone(place, propagation):
+    place.start()
+    place.apply("gone")
+    place.job()
+    place.delete("gone", propagation)
+    wait_for("its end", lambda: place.api.get(f"{place.experiments}/gone") is None)
+    if propagation == "Orphan":
+        place.apply("heir")
+        wait_for("its adoption", lambda: place.job()["metadata"].get("ownerReferences"))
+        with place.working():
+            place.until("heir", "Succeeded")
