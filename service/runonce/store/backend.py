@@ -6,10 +6,12 @@ A name is made of lower-case words and hex digits with `/` between them; nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from runonce.store.spans import Span
 
 GRACE_S = 48 * 3600.0  # longer than any publish or restore: what is younger is never collected
 RENEW_S = GRACE_S / 2  # who relies on stored bytes older than this puts them again
@@ -35,6 +37,7 @@ class Backend(Protocol):
     """Every answer but a clean "there is no such object" is an error (`StoreError`), never a miss."""
 
     url: str
+    blob_size: int | None  # what is larger is cut and what is small is packed; None where files stay whole
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         """A small object whole, with its ETag; None only if the store is there and the object is not."""
@@ -52,6 +55,12 @@ class Backend(Protocol):
         Bytes older than RENEW_S get a new version, so that no collector that saw the old one can delete them.
         Raises Damaged when the file's bytes do not have the digest (it was changed meanwhile).
         """
+
+    def put_spans(self, name: str, spans: Sequence[Span], *, sha256: str) -> None:
+        """The same for pieces of files, one after the other."""
+
+    def read(self, name: str, *, sha256: str) -> Iterator[bytes]:
+        """The object in pieces of at most 1 MiB. Raises Damaged after the last one when they are not the right ones."""
 
     def get_file(self, name: str, path: Path, *, sha256: str) -> None:
         """Write the object to `path`, verified and renamed into place. Raises Damaged when it is lost or wrong."""

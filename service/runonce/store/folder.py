@@ -10,22 +10,24 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from runonce.errors import Damaged, NewerFormat, PreconditionFailed, StoreError
 from runonce.store.backend import RENEW_S, Stat, check_name
+from runonce.store.spans import CHUNK, Span, SpanReader, write_whole
 
 FORMAT = 1
 MARKER = "runonce-store.json"
 
-_CHUNK = 1 << 20
 _ABANDONED_S = 24 * 3600  # an unfinished write older than this has no writer any more
 
 
 class FolderBackend:
     """`Backend` over files: an object's name is its path below the root, its ETag the digest of its bytes."""
+
+    blob_size: int | None = None  # people open these files
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -64,12 +66,18 @@ class FolderBackend:
 
     def put_file(self, name: str, path: Path, *, sha256: str) -> None:
         with self._errors("write", name):
+            size = path.stat().st_size
+        self.put_spans(name, [Span(path, 0, size)], sha256=sha256)
+
+    def put_spans(self, name: str, spans: Sequence[Span], *, sha256: str) -> None:
+        with self._errors("write", name):
             target = self._path(name)
             self._check_marker()
             if self._renewed(target, sha256):
                 return
             with self._temporary() as (file, temporary):
-                _copy(path, file, sha256)
+                with SpanReader(spans) as reader:
+                    _copy(iter(reader.read, b""), file, sha256, str(spans[0].path))
                 _flush(file)
                 # People open these files under another name; what they change by accident must not be the result.
                 temporary.chmod(0o444)
@@ -78,20 +86,23 @@ class FolderBackend:
                     temporary.rename(target)
                 _flush_folder(target.parent)
 
-    def get_file(self, name: str, path: Path, *, sha256: str) -> None:
-        source = self._path(name)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    def read(self, name: str, *, sha256: str) -> Iterator[bytes]:
+        digest = hashlib.sha256()
         with self._errors("read", name):
             try:
-                with temporary.open("xb") as file:
-                    _copy(source, file, sha256)
-                temporary.rename(path)
+                file = self._path(name).open("rb")
             except FileNotFoundError as error:
-                if error.filename == str(source):
-                    raise Damaged(f"{name} is lost from {self.url}.") from error
-                raise
-            finally:
-                temporary.unlink(missing_ok=True)
+                raise Damaged(f"{name} is lost from {self.url}.") from error
+            with file:
+                while chunk := file.read(CHUNK):
+                    digest.update(chunk)
+                    yield chunk
+        if digest.hexdigest() != sha256:
+            raise Damaged(f"{name} in {self.url} has the digest {digest.hexdigest()}, not {sha256}.")
+
+    def get_file(self, name: str, path: Path, *, sha256: str) -> None:
+        with self._errors("read", name):
+            write_whole(self.read(name, sha256=sha256), path)
 
     def stat(self, name: str) -> Stat | None:
         with self._errors("read", name):
@@ -246,12 +257,11 @@ def _marker() -> str:
     return json.dumps({"format": FORMAT, "kind": "store"})
 
 
-def _copy(source: Path, target: IO[bytes], sha256: str) -> None:
+def _copy(chunks: Iterable[bytes], target: IO[bytes], sha256: str, source: str) -> None:
     digest = hashlib.sha256()
-    with source.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            target.write(chunk)
+    for chunk in chunks:
+        digest.update(chunk)
+        target.write(chunk)
     if digest.hexdigest() != sha256:
         raise Damaged(f"{source} has the digest {digest.hexdigest()}, not {sha256}.")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from runonce.errors import Fault, InputError, PreconditionFailed
 from runonce.experiment.manifest import File, Shard, path_fault
 from runonce.store.backend import Backend, blob_name, shard_name, shard_prefix
+from runonce.store.packing import store_cut
 
 THREADS = 8
 
@@ -34,9 +35,18 @@ def store_files(backend: Backend, output: Path) -> tuple[File, ...]:
     faults += sorted(_odd(output), key=lambda fault: fault.path)
     if faults:
         raise InputError(*(Fault(f.path, f"cannot be an artifact: {f.what}.", f.fix) for f in faults))
+    if backend.blob_size is not None:
+        return store_cut(backend, output, paths, backend.blob_size)
     # Hashing and waiting for the disk both leave the interpreter to the others.
     with ThreadPoolExecutor(THREADS) as pool:
         return tuple(pool.map(lambda path: _store(backend, output, path), paths))
+
+
+def store_file(backend: Backend, path: Path) -> File:
+    """Store one file, under its own name."""
+    if backend.blob_size is not None:
+        return store_cut(backend, path.parent, [path.name], backend.blob_size)[0]
+    return _store(backend, path.parent, path.name)
 
 
 def republish(backend: Backend, shard: Shard) -> bool:

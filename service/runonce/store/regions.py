@@ -49,7 +49,7 @@ def pack(regions: Sequence[Region], *, blob_size: int) -> list[tuple[Region, ...
 
     Whole small files, entries and what lies between entries do not mix: of these only the last changes with a name.
     """
-    blobs = [(region,) for region in regions if region.size >= SMALL]
+    blobs: list[tuple[Region, ...]] = [(region,) for region in regions if region.size >= SMALL]
     small = [region for region in regions if region.size < SMALL]
     whole = {region.file for region in small if not region.offset} - {
         region.file for region in regions if region.offset

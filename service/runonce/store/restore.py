@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from runonce.errors import Damaged
-from runonce.experiment.manifest import File, Manifest, path_fault
+from runonce.experiment.manifest import File, Manifest, Part, path_fault
 from runonce.store.backend import Backend, blob_name, manifest_name
 
 THREADS = 8
@@ -29,17 +35,39 @@ def read_manifest(backend: Backend, digest: str) -> Manifest:
 
 def restore(backend: Backend, manifest: Manifest, folder: Path) -> None:
     """Write all files of the result below `folder`. Raises Damaged at the first one that is lost or wrong."""
-    folder.mkdir(parents=True, exist_ok=True)
     for file in manifest.files:
         check_path(file.path)
-        (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+    restore_files(backend, manifest.files, folder)
 
-    def get(file: File) -> None:
-        backend.get_file(blob_name(file.sha256), folder / file.path, sha256=file.sha256)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(get, manifest.files):
-            pass
+def restore_files(backend: Backend, files: Sequence[File], folder: Path) -> None:
+    """Write these files below `folder`, each there only when it is whole. Raises Damaged.
+
+    A blob is read once, whatever it holds of how many files, and verified by the digest that is its name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for parent in {(folder / file.path).parent for file in files}:
+        parent.mkdir(parents=True, exist_ok=True)
+    targets = [_Target(folder / file.path, len(_parts(file))) for file in files]
+    wanted: dict[str, list[_Piece]] = defaultdict(list)
+    for file, target in zip(files, targets, strict=True):
+        position = 0
+        for part in _parts(file):
+            wanted[part.blob].append(_Piece(part.offset, part.size, position, target))
+            position += part.size
+        if position != file.size:
+            raise Damaged(f"the parts of {file.path} have {position} bytes, and it {file.size}.")
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            for future in [pool.submit(_fetch, backend, blob, pieces) for blob, pieces in wanted.items()]:
+                try:
+                    future.result()
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+    finally:
+        for target in targets:
+            target.abandon()
 
 
 def check_path(path: str) -> None:
@@ -47,3 +75,84 @@ def check_path(path: str) -> None:
     what = path_fault(_SHARD_FOLDER.sub("", path, count=1))
     if what:
         raise Damaged(f"a manifest lists the file {path!r}: {what}.")
+
+
+class _Target:
+    """A file that is renamed into place with its last part."""
+
+    def __init__(self, path: Path, parts: int) -> None:
+        self._path, self._left = path, parts
+        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        self._lock = threading.Lock()
+
+    def open(self) -> int:
+        return os.open(self._temporary, os.O_WRONLY | os.O_CREAT, 0o666)
+
+    def done(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                self._temporary.rename(self._path)
+
+    def abandon(self) -> None:
+        if self._left:
+            self._temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """`size` bytes at `offset` of a blob, and where they go."""
+
+    offset: int
+    size: int
+    position: int
+    target: _Target
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size
+
+
+def _parts(file: File) -> tuple[Part, ...]:
+    return file.parts or (Part(blob=file.sha256, offset=0, size=file.size),)
+
+
+def _fetch(backend: Backend, blob: str, pieces: Sequence[_Piece]) -> None:
+    """A blob that came with the wrong digest is read once more: it may be the way that garbled it."""
+    ordered = sorted(pieces, key=lambda piece: piece.offset)
+    try:
+        _scatter(backend, blob, ordered)
+    except Damaged:
+        _scatter(backend, blob, ordered)
+    for piece in ordered:
+        piece.target.done()
+
+
+def _scatter(backend: Backend, blob: str, ordered: Sequence[_Piece]) -> None:
+    """Write each piece to its place; only those that reach into the next chunk stay open."""
+    waiting = list(reversed(ordered))
+    reaching: list[tuple[_Piece, int]] = []
+    position = 0
+    try:
+        for chunk in backend.read(blob_name(blob), sha256=blob):
+            end = position + len(chunk)
+            begun, reaching = reaching, []
+            while begun or (waiting and waiting[-1].offset < end):
+                piece, descriptor = begun.pop() if begun else _opened(waiting.pop())
+                reaching.append((piece, descriptor))
+                start, stop = max(piece.offset, position), min(piece.end, end)
+                os.pwrite(descriptor, chunk[start - position : stop - position], piece.position + start - piece.offset)
+                if piece.end <= end:
+                    os.close(reaching.pop()[1])
+            position = end
+        for piece in waiting:  # empty ones at the very end, or of an empty blob
+            os.close(piece.target.open())
+    finally:
+        for _, descriptor in reaching:
+            os.close(descriptor)
+    if max((piece.end for piece in ordered), default=0) > position:
+        raise Damaged(f"{blob_name(blob)} in {backend.url} is shorter than a manifest says.")
+
+
+def _opened(piece: _Piece) -> tuple[_Piece, int]:
+    return piece, piece.target.open()

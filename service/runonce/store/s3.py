@@ -26,7 +26,7 @@ from runonce.errors import Damaged, PreconditionFailed, StoreError
 from runonce.store.backend import RENEW_S, Stat, check_name
 from runonce.store.location import S3Location
 from runonce.store.s3_errors import BAD_DIGEST, CONFLICT, code_of, refusal, status_of, was_retried
-from runonce.store.spans import CHUNK, Span, SpanReader, digest_of
+from runonce.store.spans import CHUNK, Span, SpanReader, digest_of, write_whole
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -47,7 +47,7 @@ class S3Backend:
     A version is an id of such a bucket, else an ETag.
     """
 
-    blob_size = BLOB_SIZE
+    blob_size: int | None = BLOB_SIZE
 
     def __init__(self, location: S3Location) -> None:
         self.url = location.url
@@ -142,15 +142,8 @@ class S3Backend:
         self._client.put_object(**at, Body=data, ChecksumSHA256=_checksum(data), Metadata=metadata)
 
     def get_file(self, name: str, path: Path, *, sha256: str) -> None:
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         with self._errors("read", name):
-            try:
-                with temporary.open("xb") as file:
-                    for chunk in self.read(name, sha256=sha256):
-                        file.write(chunk)
-                temporary.rename(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_whole(self.read(name, sha256=sha256), path)
 
     def read(self, name: str, *, sha256: str) -> Iterator[bytes]:
         digest = hashlib.sha256()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -83,3 +84,15 @@ def digest_of(spans: Sequence[Span]) -> str:
         while chunk := reader.read():
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def write_whole(chunks: Iterable[bytes], path: Path) -> None:
+    """Write a file that is there only when all chunks have come."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)

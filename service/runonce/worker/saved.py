@@ -7,8 +7,9 @@ from pathlib import Path
 from runonce.errors import Damaged
 from runonce.experiment.canonical import canonical, parse
 from runonce.experiment.manifest import File
-from runonce.store.backend import Backend, blob_name, shard_prefix
+from runonce.store.backend import Backend, shard_prefix
 from runonce.store.publish import store_files
+from runonce.store.restore import restore_files
 
 
 class SavedFolder:
@@ -31,10 +32,7 @@ class SavedFolder:
             return
         try:
             files = [File.from_json(file) for file in parse(found[0])["files"]]
-            for file in files:
-                path = folder / file.path
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._backend.get_file(blob_name(file.sha256), path, sha256=file.sha256)
+            restore_files(self._backend, files, folder)
         except (Damaged, ValueError, KeyError, TypeError):
             for path in sorted(folder.rglob("*"), reverse=True):
                 path.rmdir() if path.is_dir() else path.unlink()
