@@ -13,7 +13,7 @@ from runonce.errors import Damaged
 from runonce.experiment.manifest import Shard
 from runonce.store.backend import blob_name
 from runonce.store.publish import publish_shard, store_file, store_files
-from runonce.store.restore import restore_files
+from runonce.store.restore import restore_file, restore_files
 
 KEY = "ab" * 32
 
@@ -52,10 +52,11 @@ def test_a_file_above_the_size_of_a_blob_is_cut_and_comes_back(s3, tmp_path, mon
     monkeypatch.setattr(s3, "blob_size", 1 << 20)
     data = os.urandom(5 * (1 << 20) + 17)
     (tmp_path / "big").write_bytes(data)
-    file = store_file(s3, tmp_path / "big")
+    file = store_file(s3, tmp_path / "big", name="model/weights")
+    assert file.path == "model/weights"
     assert [part.size for part in file.parts] == [1 << 20] * 5 + [17]
-    restore_files(s3, [file], tmp_path / "in")
-    assert (tmp_path / "in" / "big").read_bytes() == data
+    restore_file(s3, file, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
 
 
 def test_a_thousand_small_files_are_published_in_at_most_ten_requests(s3, tmp_path, monkeypatch):

@@ -42,11 +42,13 @@ def store_files(backend: Backend, output: Path) -> tuple[File, ...]:
         return tuple(pool.map(lambda path: _store(backend, output, path), paths))
 
 
-def store_file(backend: Backend, path: Path) -> File:
-    """Store one file, under its own name."""
+def store_file(backend: Backend, path: Path, *, name: str | None = None) -> File:
+    """Store one file, under its own name or another; what of it is there already is not sent."""
     if backend.blob_size is not None:
-        return store_cut(backend, path.parent, [path.name], backend.blob_size)[0]
-    return _store(backend, path.parent, path.name)
+        (file,) = store_cut(backend, path.parent, [path.name], backend.blob_size)
+    else:
+        file = _store(backend, path.parent, path.name)
+    return replace(file, path=name or path.name)
 
 
 def republish(backend: Backend, shard: Shard) -> bool:

@@ -10,7 +10,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runonce.errors import Damaged
@@ -68,6 +68,11 @@ def restore_files(backend: Backend, files: Sequence[File], folder: Path) -> None
     finally:
         for target in targets:
             target.abandon()
+
+
+def restore_file(backend: Backend, file: File, path: Path) -> None:
+    """Write one file to `path`. Raises Damaged."""
+    restore_files(backend, [replace(file, path=path.name)], path.parent)
 
 
 def check_path(path: str) -> None:
