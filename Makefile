@@ -39,6 +39,7 @@ check: $(VENV)/ready ## style, types, imports, licences
 
 generate: $(VENV)/ready ## files that are made from the code, anew
 	$(BIN)/python tests/tools/generate.py
+	$(BIN)/python tests/tools/chart_reference.py
 
 bench: $(VENV)/ready ## ratios of docs/benchmarks.md
 	@for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

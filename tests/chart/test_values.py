@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from chart_reference import PAGE, page
 from tests.chart.conftest import CHART
 
 FREE = ("stores", "profiles", "requests", "limits")  # names in them are the administrator's
@@ -131,3 +132,8 @@ def test_every_value_is_used(rendered_with, everything, path):
 )
 def test_wrong_values_are_refused_with_their_place(helm, values, saying):
     assert saying in helm.refusal(values)
+
+
+def test_the_page_of_the_chart_is_made_from_its_schema():
+    """make generate writes it."""
+    assert PAGE.read_text() == page()
