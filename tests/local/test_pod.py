@@ -207,3 +207,21 @@ def test_a_module_that_was_imported_before_from_elsewhere_is_found_out(pod, sent
     code, out = pod.run(experiment, PYTHONPATH=str(pod.place.folder))
     assert (code, "came from elsewhere" in out) == (78, True)
     assert "tiny (" in out
+
+
+def test_what_submit_sends_is_what_a_pod_takes(pod):
+    program = (
+        "import sys; from runonce.api.cluster import send_code; from runonce.api.target import locate\n"
+        "sys.path.insert(0, ''); found = locate('tiny.yaml'); assert send_code(found, sys.argv[1]) == send_code(found, sys.argv[1])"
+    )
+    command = [pod.place.command()[0], "-c", program, str(pod.store)]
+    subprocess.run(command, cwd=pod.place.folder, env=pod.place.env(), check=True, timeout=120)
+    experiment = pod.place.runonce("render", "tiny.yaml").out
+    (pod.place.folder / "tiny.py").unlink()
+    assert pod.run(experiment)[0] == 0
+
+
+def test_code_is_not_sent_to_a_place_that_no_pod_reaches(place):
+    done = place.runonce("submit", "tiny.yaml", "--with-source")
+    assert done.code == 2
+    assert "which no pod of a cluster reaches. Give --store s3://" in done.err

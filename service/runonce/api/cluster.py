@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,6 +36,21 @@ def submit_all(found: Sequence[Located], api: Api, namespace: str) -> list[Exper
             raise InputError.of("", str(error), "Ask for the right to patch experiments.") from error
         submitted.append(ExperimentObject.model_validate_json(answer.body))
     return submitted
+
+
+def send_code(found: Sequence[Located], store: str) -> list[str]:
+    """Keep the code of every experiment in the store, under its digest; returns the digests. Raises InputError."""
+    from runonce.author.bundle import pack
+    from runonce.errors import PreconditionFailed
+    from runonce.store.backend import source_name
+    from runonce.store.url import open_store
+
+    packed = dict(pack(completed(located), located.workdir) for located in found)
+    backend = open_store(store)
+    for digest, data in packed.items():
+        with contextlib.suppress(PreconditionFailed):  # it is there: the same digest is the same code
+            backend.put(source_name(digest), data, create=True)
+    return sorted(packed)
 
 
 def list_all(api: Api, namespace: str) -> list[ExperimentObject]:

@@ -10,7 +10,7 @@ import click
 
 from runonce.api.target import locate, prove_all
 from runonce.cli.options import grid_option, json_option, target_options
-from runonce.errors import CodeError
+from runonce.errors import CodeError, InputError
 from runonce.experiment.status import Status
 from runonce.settings import Settings
 
@@ -30,6 +30,10 @@ def cluster_options(command: Any) -> Any:
 @target_options
 @grid_option
 @cluster_options
+@click.option("--with-source", is_flag=True, help="Send the code along, for images that do not have it; needs --store.")
+@click.option(
+    "--store", help="With --with-source: URL of the store that the cluster's pods use; RUNONCE_STORE, if not given."
+)
 @click.option("--wait", is_flag=True, help="Follow them until all have ended.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: no longer than that.")
 @json_option
@@ -40,6 +44,8 @@ def submit(
     context: str | None,
     kubeconfig: str | None,
     namespace: str | None,
+    with_source: bool,
+    store: str | None,
     wait: bool,
     timeout: float | None,
     output: str,
@@ -49,7 +55,7 @@ def submit(
     All fields and the version of the code that is here are written. Exit code with --wait: 0 succeeded or cached, 1
     failed, 75 not ended in time.
     """
-    from runonce.api.cluster import follow, submit_all
+    from runonce.api.cluster import follow, send_code, submit_all
     from runonce.kube.transport import Api
 
     found = locate(target, params, grid)
@@ -58,6 +64,14 @@ def submit(
     for located in found:
         if located.spec.code_version is None:  # filled in by `locate`, but for what has no code here
             raise CodeError.of("spec.codeVersion", "is missing.", "Give label:<text> or image.")
+    if with_source:
+        url = store or Settings.from_env().store
+        if not url.startswith("s3://"):
+            fix = "Give --store s3://bucket/prefix, as the administrator's file has it."
+            raise InputError.of(
+                "--with-source", f"would keep the code in {url}, which no pod of a cluster reaches.", fix
+            )
+        send_code(found, url)
     api = Api.connect(context=context, kubeconfig=kubeconfig)
     submitted = submit_all(found, api, namespace or api.namespace)
     if output == "text":
