@@ -26,8 +26,13 @@ class Settings:
 
     @property
     def known(self) -> Path:
-        """What files said, by their digest; see cli.known."""
+        """What files said, by their digest; see api.known."""
         return self.home / "known"
+
+    @property
+    def restored(self) -> Path:
+        """Files of results in a store that is no folder, by the digest of their manifest."""
+        return self.home / "restored"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:

@@ -123,12 +123,67 @@ class Workplace:
         return sorted((self.home / "store" / "c").glob("*/*"))
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Workplace:
-    made = Workplace(tmp_path / "work", tmp_path / "home")
+def made_in(folder: Path) -> Workplace:
+    made = Workplace(folder / "work", folder / "home")
     made.folder.mkdir()
     made.write("tiny.py", EXPERIMENT)
     made.write("tiny.yaml", FILE)
+    return made
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    return made_in(tmp_path)
+
+
+CURVES = """
+apiVersion: runonce.dev/v1alpha1
+kind: Experiment
+metadata: {name: curves}
+spec:
+  command: [./curves.sh, $(params.x)]
+  code: ["*.sh"]
+  params: {x: 1, deep: {z: a}, text: "<b>&"}
+  retries: 0
+  machineParams:
+    train: {nprocesses: 2, coupled: false}
+    test: {nprocesses: 1}
+"""
+
+# Writes what the engine writes; in training it waits for `go` where there is `waits`, and fails where there is `bad`.
+CURVES_SCRIPT = """#!/bin/sh
+set -eu
+log() { echo "{\\"step\\": $1, \\"name\\": \\"$2\\", \\"value\\": $3, \\"time\\": 1.5}" >> "$RUNONCE_OUTPUT/metrics.jsonl"; }
+if [ -n "${RUNONCE_INPUT_TRAIN:-}" ]; then log 0 score "$1"; exit 0; fi
+log 0 loss "$1.5"
+while [ -f waits ] && ! [ -f go ]; do sleep 0.05; done
+if [ -f bad ]; then exit 3; fi
+log 1 loss "$1.25"
+log 2 loss '"nan"'
+log 3 loss "$1.125"
+echo "no entry" >> "$RUNONCE_OUTPUT/metrics.jsonl"
+echo weights > "$RUNONCE_OUTPUT/weights.txt"
+"""
+
+
+def with_curves(made: Workplace) -> Workplace:
+    made.write("curves.yaml", CURVES)
+    made.write("curves.sh", CURVES_SCRIPT).chmod(0o755)
+    return made
+
+
+@pytest.fixture
+def curves(place: Workplace) -> Workplace:
+    """An experiment in shell that measures something; nothing is made yet."""
+    return with_curves(place)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """The same with the results of two points. To be looked at."""
+    made = with_curves(made_in(tmp_path_factory.mktemp("swept")))
+    done = made.runonce("run", "curves.yaml", "--grid", "x=[1, 2]")
+    assert done.code == 0, done.err
     return made
 
 

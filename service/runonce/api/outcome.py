@@ -109,9 +109,7 @@ class Context:
         wanted = set(self.modes) or set(inputs)
         unknown = wanted - set(inputs)
         if unknown:
-            raise InputError.of(
-                "mode", f"{name} has no {' and no '.join(sorted(unknown))}.", f"It has {', '.join(inputs)}."
-            )
+            raise InputError.of("", f"{name} has no mode {', '.join(sorted(unknown))}.", f"It has {', '.join(inputs)}.")
         needed = {read for mode in wanted for read in inputs[mode]}
         return [mode for mode in inputs if mode in wanted | needed]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from runonce.api.metrics import METRICS, parse_metrics
+
 if TYPE_CHECKING:
     from runonce.local.processes import LocalJobs
 
 METRICS_EVERY_S = 1.0
-METRICS = "metrics.jsonl"
 
 
 class Screen:
@@ -64,7 +64,7 @@ class Progress:
         self._mode, self._job, self._uid = "", "", ""
         self._tails: dict[Path, IO[str]] = {}
         self._said = ""
-        self._metrics: dict[str, Any] = {}
+        self._metrics: dict[str, tuple[int, float]] = {}
         self._shown_at = 0.0
 
     @property
@@ -117,14 +117,13 @@ class Progress:
         """Of process 0: all would be too many."""
         fresh = False
         for path in self._jobs.outputs(self._job, self._uid).glob(f"0-*/{METRICS}"):
-            for line in self._lines(path):
-                entry = json.loads(line)
+            for entry in parse_metrics("\n".join(self._lines(path)), mode=self._mode, index=0):
                 fresh = fresh or self._metrics.get(entry["name"]) != (entry["step"], entry["value"])
                 self._metrics[entry["name"]] = entry["step"], entry["value"]
         if fresh and (now or time.monotonic() - self._shown_at >= METRICS_EVERY_S):
             self._shown_at = time.monotonic()
             step = max(step for step, _ in self._metrics.values())
-            shown = "  ".join(f"{name} {_short(value)}" for name, (_, value) in self._metrics.items())
+            shown = "  ".join(f"{name} {value:.4g}" for name, (_, value) in self._metrics.items())
             self._screen.show(self._label, f"{self._label}: step {step}  {shown}")
 
     def _lines(self, path: Path) -> list[str]:
@@ -141,7 +140,3 @@ class Progress:
                 file.seek(start)
                 return lines
             lines.append(line.rstrip("\n"))
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

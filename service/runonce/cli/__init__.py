@@ -17,6 +17,8 @@ _COMMANDS = {
     "plan": "look",
     "render": "look",
     "explain": "explain",
+    "show": "show",
+    "compare": "compare",
     "version": "look",
     "submit": "cluster",
     "controller": "controller",

@@ -47,12 +47,12 @@ class LocalJobs:
         return record.state
 
     def owned(self, owner: Owner) -> list[JobState]:
-        return [state for state in self._all() if owner.uid in {known.uid for known in state.owners}]
+        return [state for state in self.all() if owner.uid in {known.uid for known in state.owners}]
 
     def living(self, cache_key: str) -> list[Process]:
         return [
             Process(name=state.name, index=-1, job_uid=state.uid)
-            for state in self._all()
+            for state in self.all()
             if state.cache_key == cache_key and self._folder(state.name).is_alive(state.uid)
         ]
 
@@ -146,7 +146,8 @@ class LocalJobs:
     def _folder(self, name: str) -> JobFolder:
         return JobFolder(self._root / name)
 
-    def _all(self) -> Iterator[JobState]:
+    def all(self) -> Iterator[JobState]:
+        """Every Job whose record is here, ended or not, in the order of their names."""
         if self._root.is_dir():
             for path in sorted(path for path in self._root.iterdir() if path.is_dir()):
                 record = JobFolder(path).read()

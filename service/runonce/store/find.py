@@ -1,13 +1,15 @@
-"""A result by the digits of its key: all of them, or as many as no other result begins with."""
+"""Results by the digits of their key, or by the name of the experiment that made them."""
 
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 
 from runonce.errors import InputError
 from runonce.experiment.manifest import Commit
 from runonce.store.backend import Backend, commit_name
 from runonce.store.commit import probe
+from runonce.store.earlier import stem_of
 
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
 
@@ -26,3 +28,16 @@ def find_commit(backend: Backend, prefix: str) -> Commit:
     if found is None:
         raise InputError.of("", f"no result in {backend.url} has a key that begins with {prefix}.", "See `runonce ls`.")
     return found[0]
+
+
+def find_named(backend: Backend, name: str) -> list[Commit]:
+    """The results that experiments of this name made, newest first; none is no error.
+
+    name: as it stands; else `digits` for all of `digits-3f9a12bc` and its like; `*` and `?` as in a shell.
+    """
+    markers = [entry.name.split("/") for entry in backend.list(f"n/{re.split(r'[*?]', name)[0]}")]
+    named = [(marker[1], marker[2]) for marker in markers if len(marker) == 3]
+    keys = [key for known, key in named if known == name]
+    keys = keys or [key for known, key in named if stem_of(known) == name or fnmatchcase(known, name)]
+    found = [commit[0] for key in dict.fromkeys(keys) if (commit := probe(backend, key)) is not None]
+    return sorted(found, key=lambda commit: commit.created, reverse=True)
