@@ -20,6 +20,7 @@ _COMMANDS = {
     "show": "show",
     "compare": "compare",
     "version": "look",
+    "store": "store",
     "submit": "cluster",
     "controller": "controller",
     "worker": "worker",

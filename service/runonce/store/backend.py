@@ -16,6 +16,9 @@ from runonce.store.spans import Span
 GRACE_S = 48 * 3600.0  # longer than any publish or restore: what is younger is never collected
 RENEW_S = GRACE_S / 2  # who relies on stored bytes older than this puts them again
 
+FORMAT = 1
+MARKER = "runonce-store.json"  # says which format the store has
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
@@ -66,6 +69,12 @@ class Backend(Protocol):
         """Write the object to `path`, verified and renamed into place. Raises Damaged when it is lost or wrong."""
 
     def stat(self, name: str) -> Stat | None: ...
+
+    def refuses_wrong_bytes(self, name: str) -> bool:
+        """Whether an object that does not have its checksum is refused."""
+
+    def keeps_versions(self) -> bool:
+        """Whether the same bytes put again are told from the old ones when these are deleted."""
 
     def list(self, prefix: str) -> Iterator[Stat]:
         """All objects whose names begin with `prefix`, in the order of their names."""

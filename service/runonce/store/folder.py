@@ -15,11 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from runonce.errors import Damaged, NewerFormat, PreconditionFailed, StoreError
-from runonce.store.backend import RENEW_S, Stat, check_name
+from runonce.store.backend import FORMAT, MARKER, RENEW_S, Stat, check_name
 from runonce.store.spans import CHUNK, Span, SpanReader, write_whole
-
-FORMAT = 1
-MARKER = "runonce-store.json"
 
 _ABANDONED_S = 24 * 3600  # an unfinished write older than this has no writer any more
 
@@ -112,6 +109,12 @@ class FolderBackend:
             except FileNotFoundError:
                 return None
             return _stat(name, found)
+
+    def refuses_wrong_bytes(self, name: str) -> bool:
+        return True  # put_file and put_spans look at what they have written
+
+    def keeps_versions(self) -> bool:
+        return True
 
     def list(self, prefix: str) -> Iterator[Stat]:
         with self._errors("list", prefix):

@@ -10,6 +10,7 @@ import contextlib
 import email.utils
 import functools
 import hashlib
+import json
 import random
 import time
 import uuid
@@ -22,8 +23,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from runonce import __version__
-from runonce.errors import Damaged, PreconditionFailed, StoreError
-from runonce.store.backend import RENEW_S, Stat, check_name
+from runonce.errors import Damaged, NewerFormat, PreconditionFailed, StoreError
+from runonce.store.backend import FORMAT, MARKER, RENEW_S, Stat, check_name
+from runonce.store.check import check_store
 from runonce.store.location import S3Location
 from runonce.store.s3_errors import BAD_DIGEST, CONFLICT, code_of, refusal, status_of, was_retried
 from runonce.store.spans import CHUNK, Span, SpanReader, digest_of, write_whole
@@ -36,6 +38,7 @@ CONNECT_S, READ_S = 10, 60
 CONNECTIONS = 32
 BLOB_SIZE = 64 << 20
 
+_UNCONTESTED = ("w/", "s/")  # an attempt's own, and what a check of the store writes
 _CONTENT = ("b/", "m/")  # named by the digest of what they hold
 _SIZE = "content-size"  # metadata of an object that has more bytes than its content
 _TRAILER = 16
@@ -55,6 +58,7 @@ class S3Backend:
         with self._errors("open", "the store"):
             self._client = _client(location)
         self._buckets_seen: set[str] = set()
+        self._trusted = False
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         at = self._at(name)
@@ -82,6 +86,10 @@ class S3Backend:
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if create else {}
         if if_match is not None:
             condition = {"IfMatch": if_match}
+        if condition and not name.startswith(_UNCONTESTED):
+            self._require_conditions()
+            if self._location.conditions == "ignored":
+                self._check_first(name, create, if_match)
         attempt = 0
         with self._errors("write", name):
             while True:
@@ -94,6 +102,52 @@ class S3Backend:
                         raise
                 _wait(attempt)
                 attempt += 1
+
+    def _require_conditions(self) -> None:
+        """Once, before the first record that others may write too: a store that answers 200 to all would lose one.
+
+        What was found is kept in the store, so that one GET is enough for all who come later.
+        """
+        if self._trusted or self._location.conditions == "ignored":
+            return
+        found = self.get(MARKER)
+        if found is None:
+            lost = [check for check in check_store(self) if check.needed and not check.honoured]
+            if lost:
+                what = "; ".join(f"{check.name}: {check.found}" for check in lost)
+                raise StoreError(
+                    f"{self.url} does not honour what a result that is shared rests on ({what}). Use another store, or "
+                    "add conditions=ignored to the URL and see to it that never two write at a time.",
+                    reason="ConditionsIgnored",
+                )
+            self.put(MARKER, json.dumps({"format": FORMAT, "kind": "store"}).encode())
+        else:
+            _check_format(found[0], f"{self.url} ({MARKER})")
+        self._trusted = True
+
+    def _check_first(self, name: str, create: bool, if_match: str | None) -> None:
+        """In two steps what the store does not do in one."""
+        found = self.get(name)
+        if create and found is not None:
+            raise PreconditionFailed(f"{name} is there already.")
+        if if_match is not None and (found is None or found[1] != if_match):
+            raise PreconditionFailed(f"{name} is {'gone' if found is None else 'another one by now'}.")
+
+    def refuses_wrong_bytes(self, name: str) -> bool:
+        """Whether an object that does not have its checksum is refused."""
+        with self._errors("write", name):
+            try:
+                self._client.put_object(**self._at(name), Body=b"right", ChecksumSHA256=_checksum(b"wrong"))
+            except ClientError as error:
+                if status_of(error) == 400:
+                    return True
+                raise
+        return False
+
+    def keeps_versions(self) -> bool:
+        """Whether a blob can be deleted by a version's id."""
+        with self._errors("read", "the settings of the blobs' bucket"):
+            return self._has_versions(self._location.blobs_bucket)
 
     def _conditional(self, name: str, data: bytes, create: bool, error: ClientError, *, tried: bool) -> str:
         """The condition does not hold; but what is there may be our own, from a try whose answer was lost."""
@@ -210,6 +264,10 @@ class S3Backend:
             condition["IfMatch"] = if_match
         elif version is not None:
             condition["IfMatch" if version.startswith('"') else "VersionId"] = version
+        if if_match is not None and self._location.conditions == "ignored" and not name.startswith(_UNCONTESTED):
+            if self.get(name) is None:
+                return
+            self._check_first(name, create=False, if_match=if_match)
         with self._errors("delete", name):
             try:
                 self._client.delete_object(**self._at(name), **condition)
@@ -291,6 +349,15 @@ def _client(location: S3Location) -> S3Client:
     )
     region = location.region or session.region_name or ("us-east-1" if location.endpoint else None)
     return session.client("s3", endpoint_url=location.endpoint, region_name=region, config=config)
+
+
+def _check_format(data: bytes, where: str) -> None:
+    try:
+        format_ = json.loads(data)["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{where} is damaged: {error!r}.") from error
+    if format_ != FORMAT:
+        raise NewerFormat(f"{where} is a store of format {format_}; this release knows up to {FORMAT}.")
 
 
 def _content_size(answer: Any) -> int:
