@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from runonce.errors import Damaged
 from runonce.experiment.manifest import Shard
+from runonce.store.backend import blob_name, failure_name, lease_name
+from runonce.store.collect import Limits, collect
 from runonce.store.commit import commit, complete_attempt, probe
 from runonce.store.folder import FolderBackend
 from runonce.store.publish import publish_shard
+from runonce.store.remove import remove
 from runonce.store.restore import read_manifest, restore
 from runonce.store.results import link_results
+from runonce.store.verify import discard, verify
 
 _spec = importlib.util.spec_from_file_location("crash", Path(__file__).parents[1] / "tools" / "crash.py")
 crash = importlib.util.module_from_spec(_spec)
@@ -25,7 +30,17 @@ KEY = "cd" * 32
 PARTS = {"mode": "train", "params": "p"}
 
 # The number of writes of each piece of work; a change here is a change of the protocol.
-POINTS = {"publish": 55, "commit": 20, "overwrite": 55, "results": 16, "republish": 8}
+POINTS = {
+    "publish": 55,
+    "commit": 20,
+    "overwrite": 62,
+    "results": 16,
+    "republish": 8,
+    "remove": 17,
+    "collect": 27,
+    "retain": 39,
+    "discard": 19,
+}
 
 
 def fill(folder: Path, text: str) -> None:
@@ -73,7 +88,10 @@ class Case:
             return None
         into = self.folder / "restored"
         shutil.rmtree(into, ignore_errors=True)
-        restore(self.backend, read_manifest(self.backend, found[0].manifest), into)
+        try:
+            restore(self.backend, read_manifest(self.backend, found[0].manifest), into)
+        except Damaged:
+            return "damaged"
         text = (into / "weights").read_text().split()[0]
         for path, index in ((into, 0), (into / "shard-1", 1)):
             assert (path / "weights").read_text() == f"{text} {index}" * 1000
@@ -110,6 +128,25 @@ def do_republish(case: Case) -> None:
         assert republish(case.backend, shard(index, "r-1", "a2"))
 
 
+def do_remove(case: Case) -> None:
+    found = probe(case.backend, KEY)
+    if found is not None:
+        assert remove(case.backend, *found)
+
+
+def do_collect(case: Case) -> None:
+    collect(case.backend, Limits(grace=-1.0, unfinished=-1.0, failures=-1.0), delete=True)
+
+
+def do_retain(case: Case) -> None:
+    collect(case.backend, Limits(grace=-1.0, retain=-1.0, newest_too=True), delete=True)
+
+
+def do_discard(case: Case) -> None:
+    for damage in list(verify(case.backend)):
+        discard(case.backend, damage)
+
+
 def nothing(case: Case) -> None:
     pass
 
@@ -123,6 +160,29 @@ def committed_old(case: Case) -> None:
     write_commit(case.backend, nonce="one")
 
 
+def shown_old(case: Case) -> None:
+    committed_old(case)
+    link_results(case.backend, "mine", probe(case.backend, KEY)[0])
+
+
+def with_garbage(case: Case) -> None:
+    """A whole result, and beside it an effort that nobody ended, a failure, a lease and files of nothing."""
+    committed_old(case)
+    publish(case.backend, case.folder / "new", round_="r-0")
+    for name in (failure_name(KEY, "x"), lease_name(KEY)):
+        case.backend.put(name, b'{"format":1}')
+
+
+def damaged_old(case: Case) -> None:
+    shown_old(case)
+    (file,) = [
+        f for f in read_manifest(case.backend, probe(case.backend, KEY)[0].manifest).files if f.path == "weights"
+    ]
+    path = case.store / blob_name(file.sha256)
+    path.chmod(0o644)
+    path.write_text("damaged")
+
+
 WORK: dict[str, tuple[Callable[[Case], None], Callable[[Case], None], set[str | None], str | None]] = {
     # before, work, what may be there after a crash, what has to be there after the work is done again
     "publish": (nothing, do_publish, {None}, None),
@@ -130,6 +190,10 @@ WORK: dict[str, tuple[Callable[[Case], None], Callable[[Case], None], set[str | 
     "overwrite": (committed_old, do_overwrite, {"old", "new"}, "new"),
     "results": (committed_old, do_results, {"old"}, "old"),
     "republish": (published, do_republish, {None}, None),
+    "remove": (shown_old, do_remove, {"old", None}, None),
+    "collect": (with_garbage, do_collect, {"old"}, "old"),
+    "retain": (with_garbage, do_retain, {"old", None}, None),
+    "discard": (damaged_old, do_discard, {"damaged", None}, None),
 }
 
 
@@ -139,6 +203,7 @@ def one_after_another(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr("runonce.store.publish.THREADS", 1)
     monkeypatch.setattr("runonce.store.restore.THREADS", 1)
+    monkeypatch.setattr("runonce.store.collect.THREADS", 1)
 
 
 @pytest.mark.parametrize("name", WORK)
@@ -164,6 +229,11 @@ def test_a_crash_at_any_write_loses_nothing_and_serves_nothing_half_done(tmp_pat
             assert case.content() in allowed, f"after a crash before write {number}"
             work(case)
             assert case.content() == final, f"after write {number} and a restart"
+            if name == "collect":
+                assert sorted(entry.name[0] for prefix in "wfl" for entry in case.backend.list(f"{prefix}/")) == []
+            if name in ("remove", "discard", "retain"):
+                assert [path for path in case.store.glob("results/*") if not path.name.startswith(".")] == []
+                assert list(verify(case.backend)) == []
             if name == "publish":
                 assert complete_attempt(case.backend, KEY, "r-1") is not None
             if name == "results":

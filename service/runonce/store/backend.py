@@ -1,4 +1,4 @@
-"""The seven calls that a place for results has to answer, and the names of the records in it.
+"""The calls that a place for results has to answer, and the names of the records in it.
 
 A name is made of lower-case words and hex digits with `/` between them; nothing else knows where it lies.
 """
@@ -68,6 +68,9 @@ class Backend(Protocol):
     def get_file(self, name: str, path: Path, *, sha256: str) -> None:
         """Write the object to `path`, verified and renamed into place. Raises Damaged when it is lost or wrong."""
 
+    def read(self, name: str, *, sha256: str) -> Iterator[bytes]:
+        """The same in pieces. Raises Damaged, at the latest after the last one."""
+
     def stat(self, name: str) -> Stat | None: ...
 
     def refuses_wrong_bytes(self, name: str) -> bool:
@@ -129,3 +132,13 @@ def lease_name(cache_key: str) -> str:
 def experiment_name(name: str, cache_key: str) -> str:
     """Empty marker: which keys an experiment of this name ever had."""
     return f"n/{name}/{cache_key}"
+
+
+def removed_name(cache_key: str, manifest: str) -> str:
+    """Says that this result was taken away, and keeps what it is made of for one grace."""
+    return f"d/{cache_key}/{manifest}"
+
+
+def pin_name(label: str) -> str:
+    """Keeps a result whatever its age."""
+    return f"p/{label}"

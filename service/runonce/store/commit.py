@@ -12,6 +12,7 @@ from runonce.experiment.canonical import canonical
 from runonce.experiment.job import Failure, Round
 from runonce.experiment.manifest import FORMAT, Commit, Shard, merge
 from runonce.store.backend import Backend, commit_name, experiment_name, failure_name, manifest_name, shard_prefix
+from runonce.store.remove import keep_for_a_grace
 
 MAX_FAILURES = 10  # of one attempt; the cause stands first
 
@@ -136,6 +137,7 @@ def commit(
     target = commit_name(merged.cache_key)
     try:
         if replaces:
+            _keep_replaced(backend, merged.cache_key, replaces)
             backend.put(target, record.encode(), if_match=replaces)
         else:
             backend.put(target, record.encode(), create=True)
@@ -146,3 +148,13 @@ def commit(
         backend.put(target, record.encode(), create=True)
         return record
     return found[0]  # our own, when the first answer was lost, or another's
+
+
+def _keep_replaced(backend: Backend, cache_key: str, etag: str) -> None:
+    """Those who read the result that is to be replaced have one grace to finish."""
+    try:
+        found = probe(backend, cache_key)
+    except DamagedCommit:
+        return
+    if found is not None and found[1] == etag:
+        keep_for_a_grace(backend, found[0])

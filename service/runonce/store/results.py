@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 
@@ -32,6 +33,32 @@ def link_results(backend: FolderBackend, name: str, commit: Commit) -> Path:
     except OSError as error:
         raise StoreError(f"cannot make {folder}: {error.strerror or error}.") from error
     return folder
+
+
+def unlink_results(backend: FolderBackend, commit: Commit) -> None:
+    """Remove the folders that show this result, under whatever name; the bytes are the store's to keep or collect."""
+    ending = f"-{commit.mode}-{commit.cache_key[:SHOWN_DIGITS]}"
+    folder = backend.root / "results"
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.name.endswith(ending):
+            # Renamed first: what a crash leaves half removed must not look like a result.
+            old = folder / f".{uuid.uuid4().hex}"
+            try:
+                path.rename(old)
+                shutil.rmtree(old)
+            except OSError as error:
+                raise StoreError(f"cannot remove {path}: {error.strerror or error}.") from error
+
+
+def clear_unfinished(backend: FolderBackend, *, older_than_s: float) -> None:
+    """Folders that someone was making or removing when it died."""
+    folder = backend.root / "results"
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name.startswith(".") and time.time() - path.stat().st_mtime > older_than_s:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_blob(backend: FolderBackend, file: File) -> None:

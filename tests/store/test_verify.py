@@ -1,0 +1,125 @@
+"""Every kind of damage is found by its name, and what it touches becomes a miss; what is whole is left alone."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from runonce.experiment.manifest import Shard
+from runonce.store.backend import blob_name, commit_name, failure_name, manifest_name, shard_prefix
+from runonce.store.commit import commit, complete_attempt, probe
+from runonce.store.publish import publish_shard
+from runonce.store.restore import read_manifest, restore
+from runonce.store.verify import discard, verify, verify_result
+
+KEYS = {label: hashlib.sha256(label.encode()).hexdigest() for label in ("a", "b")}
+
+
+def make(backend, tmp_path, label: str, round_: str = "r") -> None:
+    output = tmp_path / f"out-{label}"
+    output.mkdir(exist_ok=True)
+    (output / "weights").write_text(f"weights of {label}")
+    (output / "log").write_text("the same for all")
+    shard = Shard(cache_key=KEYS[label], mode="train", round=round_, total=1, attempt="a", index=0, files=())
+    publish_shard(backend, output, shard)
+    found = None
+    if probe(backend, KEYS[label]) is None:
+        found = complete_attempt(backend, KEYS[label], round_)
+    if found is not None:
+        commit(
+            backend, found, name="mine", parts={}, params={}, inputs={}, tokens=(), replaces="", missing=(),
+            nonce=label, created=1,
+        )  # fmt: skip
+
+
+def names(backend, label: str) -> dict[str, str]:
+    made = probe(backend, KEYS[label])[0]
+    files = {file.path: file for file in read_manifest(backend, made.manifest).files}
+    return {
+        "commit": commit_name(KEYS[label]),
+        "manifest": manifest_name(made.manifest),
+        "blob": blob_name(files["weights"].blobs[0]),
+        "shared blob": blob_name(files["log"].blobs[0]),
+        "shard": f"{shard_prefix(KEYS[label], 'r')}1/a/i0",
+    }
+
+
+def content(backend, name: str) -> bytes:
+    return backend.get(name)[0]
+
+
+HOW = {
+    "cut": lambda data: data[:-1],
+    "flipped": lambda data: bytes([data[0] ^ 1]) + data[1:],
+    "lost": lambda data: None,
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("what", ["commit", "manifest", "blob", "shared blob", "shard"])
+def test_damage_is_found_taken_out_and_healed_when_it_is_made_again(backend, spoil, tmp_path, what, how):
+    make(backend, tmp_path, "a")
+    make(backend, tmp_path, "b")
+    assert list(verify(backend)) == []
+    name = names(backend, "a")[what]
+    spoil(name, HOW[how](content(backend, name)))
+    found = list(verify(backend))
+    if what in ("commit", "shard") and how == "lost":
+        assert found == []  # a miss, and a record that a result does not need any more
+        return
+    assert [damage.name for damage in found] == [name]
+    touched = {"shared blob": ["a", "b"], "shard": []}.get(what, ["a"])
+    assert found[0].cache_keys == sorted(KEYS[label] for label in touched)
+    for damage in found:
+        discard(backend, damage)
+    assert list(verify(backend)) == []
+    for label in KEYS:
+        assert (probe(backend, KEYS[label]) is None) is (label in touched)
+        make(backend, tmp_path, label)
+        restore(backend, read_manifest(backend, probe(backend, KEYS[label])[0].manifest), tmp_path / f"in-{label}")
+        assert (tmp_path / f"in-{label}" / "weights").read_text() == f"weights of {label}"
+
+
+def test_one_result_is_verified_by_itself(backend, spoil, tmp_path):
+    make(backend, tmp_path, "a")
+    make(backend, tmp_path, "b")
+    spoil(names(backend, "a")["blob"], b"x")
+    assert [damage.name for damage in verify_result(backend, KEYS["a"])] == [names(backend, "a")["blob"]]
+    assert list(verify_result(backend, KEYS["b"])) == []
+
+
+def test_a_lost_file_of_one_result_is_found_by_that_result(backend, spoil, tmp_path):
+    make(backend, tmp_path, "a")
+    spoil(names(backend, "a")["blob"], None)
+    (damage,) = verify_result(backend, KEYS["a"])
+    assert damage.cache_keys == [KEYS["a"]]
+    assert "is lost from" in damage.what
+
+
+def test_a_damaged_failure_record_is_found_and_taken_out(backend, spoil, tmp_path):
+    make(backend, tmp_path, "a")
+    backend.put(failure_name(KEYS["a"], "x"), b"{}")
+    (damage,) = verify(backend)
+    assert damage.cache_keys == []
+    discard(backend, damage)
+    assert list(verify(backend)) == []
+    assert probe(backend, KEYS["a"]) is not None
+
+
+def test_after_a_damaged_manifest_the_shards_are_still_there_to_commit(backend, spoil, tmp_path):
+    make(backend, tmp_path, "a")
+    spoil(names(backend, "a")["manifest"], b"{")
+    for damage in verify(backend):
+        discard(backend, damage)
+    assert complete_attempt(backend, KEYS["a"], "r") is not None
+
+
+def test_to_find_damage_changes_nothing(folder, tmp_path):
+    make(folder, tmp_path, "a")
+    path = folder.root / names(folder, "a")["blob"]
+    path.chmod(0o644)
+    path.write_bytes(b"x")
+    before = {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()}
+    assert len(list(verify(folder))) == 1
+    assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()} == before
