@@ -45,6 +45,12 @@ def names(backend, label: str) -> dict[str, str]:
     }
 
 
+def needed_by(backend, label: str) -> set[str]:
+    made = probe(backend, KEYS[label])[0]
+    blobs = {blob_name(blob) for file in read_manifest(backend, made.manifest).files for blob in file.blobs}
+    return blobs | {commit_name(KEYS[label]), manifest_name(made.manifest)}
+
+
 def content(backend, name: str) -> bytes:
     return backend.get(name)[0]
 
@@ -63,13 +69,14 @@ def test_damage_is_found_taken_out_and_healed_when_it_is_made_again(backend, spo
     make(backend, tmp_path, "b")
     assert list(verify(backend)) == []
     name = names(backend, "a")[what]
+    touched = [label for label in KEYS if name in needed_by(backend, label)]
+    assert touched == {"shard": [], "shared blob": ["a"] if backend.blob_size else ["a", "b"]}.get(what, ["a"])
     spoil(name, HOW[how](content(backend, name)))
     found = list(verify(backend))
     if what in ("commit", "shard") and how == "lost":
         assert found == []  # a miss, and a record that a result does not need any more
         return
     assert [damage.name for damage in found] == [name]
-    touched = {"shared blob": ["a", "b"], "shard": []}.get(what, ["a"])
     assert found[0].cache_keys == sorted(KEYS[label] for label in touched)
     for damage in found:
         discard(backend, damage)

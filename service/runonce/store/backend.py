@@ -68,9 +68,6 @@ class Backend(Protocol):
     def get_file(self, name: str, path: Path, *, sha256: str) -> None:
         """Write the object to `path`, verified and renamed into place. Raises Damaged when it is lost or wrong."""
 
-    def read(self, name: str, *, sha256: str) -> Iterator[bytes]:
-        """The same in pieces. Raises Damaged, at the latest after the last one."""
-
     def stat(self, name: str) -> Stat | None: ...
 
     def refuses_wrong_bytes(self, name: str) -> bool:

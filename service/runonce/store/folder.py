@@ -101,19 +101,6 @@ class FolderBackend:
         with self._errors("read", name):
             write_whole(self.read(name, sha256=sha256), path)
 
-    def read(self, name: str, *, sha256: str) -> Iterator[bytes]:
-        digest = hashlib.sha256()
-        with self._errors("read", name):
-            try:
-                with self._path(name).open("rb") as file:
-                    while chunk := file.read(_CHUNK):
-                        digest.update(chunk)
-                        yield chunk
-            except FileNotFoundError:
-                raise Damaged(f"{name} is lost from {self.url}.") from None
-        if digest.hexdigest() != sha256:
-            raise Damaged(f"{name} in {self.url} has the digest {digest.hexdigest()}, not {sha256}.")
-
     def stat(self, name: str) -> Stat | None:
         with self._errors("read", name):
             self._check_marker()
