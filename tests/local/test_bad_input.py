@@ -60,7 +60,7 @@ def test_what_is_no_experiment(place, text, saying):
         ("keyMachine: true", "hashAs: {nope/x: 1, /a/b: 2}", 'spec.hashAs["/a/b"]: leads nowhere in params'),
         ("keyMachine: true", "command: [a]", "spec: config and command are both given"),
         ("config: tiny:Tiny", "seed: 1", "spec: config and command are both missing"),
-        ("config: tiny:Tiny", "config: tiny.py", "spec.config: is 'tiny.py', which does not have the form"),
+        ("config: tiny:Tiny", "config: tiny.py", "spec.config: is 'tiny.py'; module:Class is meant"),
         ("label: a", "label: null", "spec.params.label: is null. Write {$none: true} for None"),
         ("label: a", "label: [[{x: ~}]]", "spec.params.label[0][0].x: is null"),
         ("lr: 0.1", "lr: 9007199254740993", 'Write {$int: "9007199254740993"}'),

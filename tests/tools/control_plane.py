@@ -28,7 +28,7 @@ from typing import Any
 import urllib3
 from certificates import Authority
 
-CRDS = Path(__file__).parents[2] / "helm" / "runonce" / "crds"
+CRDS = Path(__file__).parents[2] / "helm" / "runonce" / "files" / "crds"
 ADMIN = "admin"
 CONTROLLER = "runonce-controller"
 

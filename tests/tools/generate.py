@@ -7,10 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import golden_jobs
+import yaml
+
+from runonce.kube.crd import custom_resource_definition
 
 ROOT = Path(__file__).parents[2]
 
+CRD = ROOT / "helm" / "runonce" / "files" / "crds" / "experiments.yaml"
+_HEAD = "# Made from the models of the spec and the status by `make generate`.\n"
+
+
+def crd() -> str:
+    return _HEAD + yaml.safe_dump(custom_resource_definition(), sort_keys=False, allow_unicode=True, width=1000)
+
+
 MADE: dict[Path, Callable[[], str]] = {
+    CRD: crd,
     **{path: (lambda path=path: golden_jobs.made(path)) for path in golden_jobs.FILES},
 }
 

@@ -49,7 +49,7 @@ def test_a_file_may_leave_everything_to_the_defaults(text):
     [
         ("store: {}", "store: is no field here. Did you mean stores?"),
         ("stores: {default: {uri: x}}", "stores.default.url: is missing. Give it."),
-        ("stores: {default: {url: http://x}}", "stores.default.url: is 'http://x', which does not have the form"),
+        ("stores: {default: {url: http://x}}", "stores.default.url: is 'http://x'; the form ^(s3|file):// is meant"),
         ("port: 0", "port: is 0; input should be greater than or equal to 1."),
         ("[1]", "is [1]; a mapping is meant."),
         ("a: [", "the configuration is no YAML"),

@@ -23,7 +23,7 @@ FULL = SPEC | {
     "suspend": True, "retries": 5, "startDeadlineSeconds": 10, "activeDeadlineSeconds": 20, "ttlSecondsAfterFinished": 3600,
     "queueName": "q", "priorityClassName": "high", "profile": "a100", "store": "team", "serviceAccountName": "sa",
     "resources": {"cpu": "2", "memory": "4Gi", "ephemeralStorage": "1Gi", "shm": "1Gi"}, "nodeSelector": {"a/b": "c"},
-    "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule", "tolerationSeconds": 5}],
+    "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}],
     "envFrom": [{"secret": "s", "prefix": "P_"}, {"configMap": "c"}], "imagePullSecrets": ["pull"],
     "volumes": [{"name": "data", "mountPath": "/data", "persistentVolumeClaim": "claim", "readOnly": False}],
     "machineParams": {
@@ -161,7 +161,9 @@ def test_a_commands_processes_count_unless_it_says_otherwise():
         (SPEC | {"params": None}, ["spec.params: is null. Leave it out, or give a value."]),
         (
             SPEC | {"env": {"1A": "x"}},
-            ["spec.env[\"1A\"]: is '1A', which does not have the form ^[A-Za-z_][A-Za-z0-9_.-]*$."],
+            [
+                "spec.env[\"1A\"]: is '1A'; the name of a variable is letters, digits, _ . and -, and begins with a letter or _."
+            ],
         ),
         (SPEC | {"seed": True}, ["spec.seed: is True; a whole number is meant."]),
         (SPEC | {"seed": -1}, ["spec.seed: is -1; input should be greater than or equal to 0."]),
@@ -234,7 +236,7 @@ def test_an_annotation_that_cannot_be_read_says_nothing(text):
         ({"envFrom": [{"prefix": "P_"}]}, "spec.envFrom[0]: has none of configMap, secret. Give one of them."),
         (
             {"volumes": [{"name": "d", "mountPath": "/d", "secret": "s", "hostPath": "/h"}]},
-            "spec.volumes[0]: has secret, hostPath of persistentVolumeClaim, configMap, secret, hostPath.",
+            "spec.volumes[0]: has several of persistentVolumeClaim, configMap, secret, hostPath.",
         ),
     ],
 )

@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from runonce.errors import Fault, InputError, SpecError, shown
-from runonce.experiment.canonical import digest
-from runonce.experiment.contract import TUNABLE
+from runonce.experiment.canonical import canonical, digest
+from runonce.experiment.contract import POD_SCRATCH, POD_SPEC_FOLDER, TUNABLE
 from runonce.experiment.form import check_form, check_size
 from runonce.experiment.key import MODES, KeyParts, cache_key, check_pin, hash_form, params_hash, pointer
 from runonce.experiment.machine import (
@@ -32,6 +32,7 @@ from runonce.experiment.render_types import near
 API_VERSION = "runonce.dev/v1alpha1"
 KIND = "Experiment"
 RERUN = "runonce.dev/rerun"
+MAX_SPEC_BYTES = 192 * 1024  # an annotation of the pod, all of which take up to 256 KiB together
 MAX_LEVELS = 128  # of a whole resource: each level of params may take two, one of them for its tag
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -40,6 +41,31 @@ _ENTRY = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-
 _CODE_VERSION = re.compile(r"source:[0-9a-f]{64}|image|label:[^\s\x00-\x1f]{1,128}")
 _IMAGE_DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
 _ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
+_ENV_PREFIX = r"^([A-Za-z_][A-Za-z0-9_.-]*)?$"
+_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_LABEL = r"^(([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)$"
+_LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+_RESOURCE = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+_QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$"
+_PATH = r"^(/[^/:]+)+$"
+
+# What a text of each form is, in words; an API server says the same, beside the value.
+FORMS = {
+    _NAME: "a name is lower-case letters, digits and hyphens, and begins and ends with a letter or digit",
+    _SUBDOMAIN: "a name is lower-case letters, digits, - and ., and each part begins and ends with a letter or digit",
+    _ENTRY: "module:Class is meant, as digits.experiment:DigitsExperiment",
+    _ENV_NAME: "the name of a variable is letters, digits, _ . and -, and begins with a letter or _",
+    _ENV_PREFIX: "a prefix of variables is letters, digits, _ . and -, and begins with a letter or _",
+    _LABEL: "the name of a label or taint is meant, as disk or nvidia.com/gpu.product",
+    _LABEL_VALUE: "the value of a label is letters, digits, - _ and ., and begins and ends with a letter or digit",
+    _RESOURCE: "the name of a resource with its maker is meant, as nvidia.com/gpu",
+    _QUANTITY: "a quantity is meant, as 500m, 2 or 4Gi",
+    _PATH: "the whole path of a folder is meant, as /data, without colons or a slash at its end",
+}
+
+# Folders and volumes of a pod that are Runonce's own.
+OWN_FOLDERS = (POD_SPEC_FOLDER, POD_SCRATCH, "/dev/shm")  # noqa: S108 - of the pod's own
+OWN_VOLUMES = "runonce-"
 
 
 def _whole(value: Any) -> Any:
@@ -47,10 +73,21 @@ def _whole(value: Any) -> Any:
     return int(value) if type(value) is float and value.is_integer() else value
 
 
+def _quantity(value: Any) -> Any:
+    """2 is "2", as for an API server."""
+    value = _whole(value)
+    return str(value) if type(value) is int else value
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[int, BeforeValidator(lambda value: process_count(_whole(value))), Field(ge=0, le=MAX_PROCESSES)]
 GpuId = Annotated[int, BeforeValidator(lambda value: gpu_id(_whole(value))), Field(ge=-1)]
 Name = Annotated[str, Field(pattern=_NAME, max_length=63)]
+Subdomain = Annotated[str, Field(pattern=_SUBDOMAIN, max_length=253)]
+Label = Annotated[str, Field(pattern=_LABEL, max_length=317)]
+LabelValue = Annotated[str, Field(pattern=_LABEL_VALUE, max_length=63)]
+Path = Annotated[str, Field(pattern=_PATH, max_length=253)]
+Quantity = Annotated[str, Field(pattern=_QUANTITY, max_length=32), BeforeValidator(_quantity)]
 Text = Annotated[str, Field(min_length=1, max_length=253)]
 Env = Annotated[
     dict[Annotated[str, Field(pattern=_ENV_NAME, max_length=256)], Annotated[str, Field(max_length=4096)]],
@@ -68,7 +105,7 @@ class MachineBlock(_Model):
     nprocesses: Count | None = None
     nprocesses_per_device: tuple[Count, ...] | None = Field(None, max_length=1024, strict=False)
     gpu_ids: tuple[GpuId, ...] = Field((), max_length=1024, strict=False)
-    gpu_resource: Text | None = None
+    gpu_resource: Annotated[str, Field(pattern=_RESOURCE, max_length=253)] | None = None
     coupled: bool | None = None
     env: Env = Field(default_factory=dict)
 
@@ -98,18 +135,20 @@ class Machines(_Model):
 class Resources(_Model):
     """What each process asks for, as Kubernetes quantities; requests equal limits."""
 
-    cpu: Text | None = None
-    memory: Text | None = None
-    ephemeral_storage: Text | None = None
-    shm: Text | None = None
+    cpu: Quantity | None = None
+    memory: Quantity | None = None
+    ephemeral_storage: Quantity | None = None
+    shm: Quantity | None = None
 
 
 class Toleration(_Model):
-    key: str | None = None
+    """A taint of nodes to put up with, as in a pod."""
+
+    key: Label | None = None
     operator: Literal["Exists", "Equal"] | None = None
-    value: str | None = None
+    value: LabelValue | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: Whole | None = None
+    toleration_seconds: Whole | None = Field(None, ge=0, lt=2**31)
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -118,20 +157,20 @@ class Toleration(_Model):
 class EnvFrom(_Model):
     """A ConfigMap or Secret whose entries become variables of the process. Never read by the controller."""
 
-    config_map: Text | None = None
-    secret: Text | None = None
-    prefix: str = ""
+    config_map: Subdomain | None = None
+    secret: Subdomain | None = None
+    prefix: Annotated[str, Field(pattern=_ENV_PREFIX, max_length=256)] = ""
 
 
 class Volume(_Model):
     """A folder of the process from one of four places."""
 
-    mount_path: Text
+    mount_path: Path
     name: Name
-    persistent_volume_claim: Text | None = None
-    config_map: Text | None = None
-    secret: Text | None = None
-    host_path: Text | None = None
+    persistent_volume_claim: Subdomain | None = None
+    config_map: Subdomain | None = None
+    secret: Subdomain | None = None
+    host_path: Path | None = None
     read_only: bool = True
 
 
@@ -139,14 +178,16 @@ class ExperimentSpec(_Model):
     """Everything a user may say of an experiment. docs/resource.md tells which fields enter the key."""
 
     config: Annotated[str, Field(pattern=_ENTRY, max_length=253)] | None = None
-    command: tuple[str, ...] | None = Field(None, min_length=1, max_length=256, strict=False)
+    command: tuple[Annotated[str, Field(max_length=8192)], ...] | None = Field(
+        None, min_length=1, max_length=256, strict=False
+    )
     code: tuple[Text, ...] = Field((), max_length=64, strict=False)
     params: dict[str, Any] = Field(default_factory=dict, max_length=1000)
     hash_exclude: tuple[Text, ...] = Field((), max_length=1000, strict=False)
     hash_as: dict[Text, Any] = Field(default_factory=dict, max_length=1000)
     params_only_in: dict[Text, Literal["train", "valid", "test"]] = Field(default_factory=dict, max_length=1000)
-    hash: str | None = None
-    code_version: str | None = None
+    hash: str | None = Field(None, json_schema_extra={"maxLength": 64})
+    code_version: str | None = Field(None, json_schema_extra={"maxLength": 134})
     code_packages: tuple[Text, ...] = Field((), max_length=64, strict=False)
     cache_key_extra: tuple[Annotated[str, Field(max_length=256)], ...] = Field((), max_length=16, strict=False)
     key_machine: bool | None = None
@@ -156,13 +197,13 @@ class ExperimentSpec(_Model):
     machine_params: Machines
     resources: Resources = Field(default_factory=Resources)
     profile: Name | None = None
-    node_selector: dict[Text, str] = Field(default_factory=dict, max_length=32)
+    node_selector: dict[Label, LabelValue] = Field(default_factory=dict, max_length=32)
     tolerations: tuple[Toleration, ...] = Field((), max_length=32, strict=False)
     env_from: tuple[EnvFrom, ...] = Field((), max_length=16, strict=False)
     volumes: tuple[Volume, ...] = Field((), max_length=16, strict=False)
-    service_account_name: Name | None = None
-    image_pull_secrets: tuple[Name, ...] = Field((), max_length=16, strict=False)
-    priority_class_name: Text | None = None
+    service_account_name: Subdomain | None = None
+    image_pull_secrets: tuple[Subdomain, ...] = Field((), max_length=16, strict=False)
+    priority_class_name: Subdomain | None = None
     queue_name: Name | None = None
     retries: Whole = Field(2, ge=0, le=100)
     start_deadline_seconds: Whole | None = Field(None, ge=1, lt=2**31)
@@ -314,6 +355,12 @@ def _check(spec: ExperimentSpec) -> Iterator[Fault]:
         yield from _guard(lambda: check_pin(spec.hash), "spec")
     yield from _check_env(spec)
     yield from _check_sources(spec)
+    yield from _check_volumes(spec)
+    yield from _check_tolerations(spec)
+    size = len(canonical(spec.to_json())) if not misformed else 0
+    if size > MAX_SPEC_BYTES:
+        what = f"is {size:,} bytes as JSON; pods are told up to {MAX_SPEC_BYTES:,}."
+        yield Fault("spec", what, "Keep long texts in files of the image, or in a ConfigMap under envFrom or volumes.")
     for mode in spec.modes():
         yield from _guard(lambda mode=mode: spec.shape(mode, local=True))
     if not any(True for _ in spec.modes()):
@@ -324,6 +371,10 @@ def _check_entry(spec: ExperimentSpec) -> Iterator[Fault]:
     if (spec.config is None) == (spec.command is None):
         what = "are both given" if spec.config is not None else "are both missing"
         yield Fault("spec", f"config and command {what}.", "Give config: module:Class, or command: [program, …].")
+    for position, argument in enumerate(spec.command or ()):
+        if "\0" in argument:
+            fault = Fault("", "holds the character 0, which ends an argument.", "Remove it.")
+            yield fault.under("spec", "command", position)
     version = spec.code_version
     if version is not None and not _CODE_VERSION.fullmatch(version):
         yield Fault(
@@ -356,6 +407,8 @@ def _check_env(spec: ExperimentSpec) -> Iterator[Fault]:
         places.append((("spec", "machineParams", mode, "env"), block.env if block else {}))
     for path, env in places:
         for name in env:
+            if "\0" in env[name]:
+                yield Fault("", "holds the character 0, which ends a variable.", "Remove it.").under(*path, name)
             if name in TUNABLE and env is not spec.env:
                 continue
             if name.startswith("RUNONCE_") or name == "JOB_COMPLETION_INDEX":
@@ -372,10 +425,38 @@ def _check_sources(spec: ExperimentSpec) -> Iterator[Fault]:
     }
     for field, (entries, sources) in kinds.items():
         for position, entry in enumerate(entries):
-            given = [to_camel(name) for name in sources if getattr(entry, name) is not None]
+            given = [name for name in sources if getattr(entry, name) is not None]
             if len(given) != 1:
-                what = f"has {', '.join(given) or 'none'} of {', '.join(map(to_camel, sources))}."
+                what = f"has {'several' if given else 'none'} of {', '.join(map(to_camel, sources))}."
                 yield Fault("", what, "Give one of them.").under("spec", field, position)
+
+
+def _check_volumes(spec: ExperimentSpec) -> Iterator[Fault]:
+    names, paths = [volume.name for volume in spec.volumes], [volume.mount_path for volume in spec.volumes]
+    if len(set(names)) < len(names):
+        yield Fault("spec.volumes", "give one name to several volumes.", "Name each differently.")
+    if len(set(paths)) < len(paths):
+        yield Fault("spec.volumes", "give one mountPath to several volumes.", "Mount each in a folder of its own.")
+    for position, (name, path) in enumerate(zip(names, paths, strict=True)):
+        if name.startswith(OWN_VOLUMES):
+            fault = Fault("name", f"begins with {OWN_VOLUMES}, as Runonce's own volumes do.", "Choose another name.")
+            yield fault.under("spec", "volumes", position)
+        if path in OWN_FOLDERS:
+            what = f"is one of {', '.join(OWN_FOLDERS)}, where Runonce mounts its own."
+            yield Fault("mountPath", what, "Choose another folder.").under("spec", "volumes", position)
+
+
+def _check_tolerations(spec: ExperimentSpec) -> Iterator[Fault]:
+    for position, entry in enumerate(spec.tolerations):
+        faults = []
+        if entry.key is None and entry.operator != "Exists":
+            faults.append(Fault("", "has no key, which only operator: Exists allows.", "Give the key of the taint."))
+        if entry.operator == "Exists" and entry.value:
+            faults.append(Fault("", "has a value, which operator: Exists does not compare.", "Remove one of them."))
+        if entry.toleration_seconds is not None and entry.effect != "NoExecute":
+            what = "has tolerationSeconds, which go with effect: NoExecute."
+            faults.append(Fault("", what, "Give that effect, or remove them."))
+        yield from (fault.under("spec", "tolerations", position) for fault in faults)
 
 
 def _check_names(spec: ExperimentSpec) -> Iterator[Fault]:
@@ -503,7 +584,9 @@ def spec_faults(error: ValidationError, root: type[BaseModel] = Experiment) -> I
         elif kind in _WORDS:
             yield Fault("", f"is {shown(given)}; {_WORDS[kind]}.").under(*path)
         elif kind == "string_pattern_mismatch":
-            yield Fault("", f"is {shown(given)}, which does not have the form {entry['ctx']['pattern']}.").under(*path)
+            pattern = entry["ctx"]["pattern"]
+            words = FORMS.get(pattern, f"the form {pattern} is meant")
+            yield Fault("", f"is {shown(given)}; {words}.").under(*path)
         else:
             message = entry["msg"][0].lower() + entry["msg"][1:]
             yield Fault("", f"is {shown(given)}; {message}.").under(*path)

@@ -1,0 +1,423 @@
+"""Experiments for the differential test of the CRD: what the models bound, from both sides, and what rules tie together.
+
+Every bound of every field is found in the CRD itself, so that a new field is covered as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from runonce.experiment import spec as resource
+from runonce.kube.crd import custom_resource_definition
+
+Path = tuple[str, ...]
+Spec = dict[str, Any]
+
+BASES: tuple[Spec, ...] = (
+    {
+        "config": "m:C",
+        "codeVersion": "label:x",
+        "machineParams": {"train": {"nprocesses": 2}, "test": {"nprocesses": 1}},
+    },
+    {"command": ["./run"], "code": ["*.sh"], "machineParams": {"valid": {"nprocesses": 3}}},
+)
+
+# Of each group a place has only one.
+_RIVALS = (
+    {"nprocesses", "nprocessesPerDevice"},
+    {"configMap", "secret", "persistentVolumeClaim", "hostPath"},
+)
+
+# What a place has to have so that a field below it can be looked at.
+_SMALLEST: dict[str, Any] = {
+    "volumes": {"name": "v", "mountPath": "/v", "configMap": "c"},
+    "envFrom": {"secret": "s"},
+    "tolerations": {"key": "k"},
+    "train": {"nprocesses": 2},
+    "valid": {"nprocesses": 2},
+    "test": {"nprocesses": 2},
+}
+
+GOOD = {
+    resource._NAME: ("a", "a-1", "0", "a" * 63),
+    resource._SUBDOMAIN: ("a", "a.b-c.d", "0" * 253),
+    resource._ENTRY: ("m:C", "_a.b1:C.D_", "m:" + "C" * 251),
+    resource._ENV_NAME: ("A", "_a.b-c", "A" * 256),
+    resource._ENV_PREFIX: ("", "A_", "_" * 256),
+    resource._LABEL: ("disk", "a.b/c_d.E", "a" * 253 + "/" + "b" * 63),
+    resource._LABEL_VALUE: ("", "a", "A_b.c-d", "a" * 63),
+    resource._RESOURCE: ("nvidia.com/gpu", "nvidia.com/mig-1g.10gb", "a/b_c", "a/" + "b" * 251),
+    resource._QUANTITY: ("2", "500m", "4Gi", "1.5", ".5", "1e3", 4, "1" * 32),
+    resource._PATH: ("/a", "/a/b.c", "/ä b", "/" + "a" * 252),
+}
+BAD = {
+    resource._NAME: ("-a", "a-", "A", "a.b", "", "ä", "a\n"),
+    resource._SUBDOMAIN: ("a..b", ".a", "a.", "A", "a_b", "", "a.-b"),
+    resource._ENTRY: ("m", ":C", "m:", "m.:C", "1m:C", "m:C:D", "m:C\n", "m :C", "ä:C"),
+    resource._ENV_NAME: ("1A", "-", "A B", "Ä", "A=", "A\n"),
+    resource._ENV_PREFIX: ("1", "A B", "=", "-"),
+    resource._LABEL: ("-a", "a-", "a/b/c", "/a", "A/b", "a b", ""),
+    resource._LABEL_VALUE: ("-", "a-", "a b", ".a", "ä"),
+    resource._RESOURCE: ("gpu", "/gpu", "a/", "A/b", "a/b/c"),
+    resource._QUANTITY: ("", "x", "-1", "1 Gi", "1gi", "1Ki2", "."),
+    resource._PATH: ("", "a", "/", "/a/", "/a:b", "//a", "a/b"),
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One edit of a spec. label: the bound or rule that it is about. good: whether it stays within, when it is alone."""
+
+    label: str
+    good: bool
+    edit: Callable[[Spec], None]
+
+
+def changes() -> list[Change]:
+    version = custom_resource_definition()["spec"]["versions"][0]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return [*_bounds(spec, ()), *_forms(resource.ExperimentSpec.model_json_schema(by_alias=True)), *ties()]
+
+
+def cases(seed: int, count: int) -> Iterator[tuple[Spec, list[Change], bool]]:
+    """Changes by themselves: each one, or where `count` is too small for that one of each label and side. Then in random
+    company, where three in ten companies have one that goes too far. The last of the three says whether it is alone."""
+    draw = random.Random(seed)
+    all_changes = changes()
+    good = [change for change in all_changes if change.good]
+    bad = [change for change in all_changes if not change.good]
+    by_themselves = all_changes
+    if count < 2 * len(all_changes):
+        mixed = draw.sample(all_changes, len(all_changes))
+        by_themselves = list({(change.label, change.good): change for change in mixed}.values())
+    for change in by_themselves:
+        yield alone(change), [change], True
+    for _ in range(count - len(by_themselves)):
+        chosen = draw.sample(good, draw.randint(0, 3))
+        if draw.random() < 0.3:
+            chosen.insert(draw.randint(0, len(chosen)), draw.choice(bad))
+        yield _edited(draw.choice(BASES), chosen), chosen, False
+
+
+def alone(change: Change) -> Spec:
+    """A spec with this one edit."""
+    return _edited(BASES[re.match(r"(command|code)\b", change.label) is not None], [change])
+
+
+def _edited(base: Spec, chosen: list[Change]) -> Spec:
+    spec = copy.deepcopy(base)
+    for change in chosen:
+        with contextlib.suppress(AttributeError, TypeError, KeyError):  # an earlier edit has left nothing to edit there
+            change.edit(spec)
+    return spec
+
+
+def put(path: Path, value: Any) -> Callable[[Spec], None]:
+    """Sets a field; `[]` is the first entry of a list, `{}` the value of one name of a mapping."""
+
+    def edit(spec: Spec) -> None:
+        here: Any = spec
+        for position, step in enumerate(path[:-1]):
+            following = path[position + 1]
+            if step == "[]":
+                here = here[0]
+            elif step == "{}":
+                here = here["N"]
+            else:
+                empty: Any = [copy.deepcopy(_SMALLEST.get(step, {}))] if following == "[]" else {}
+                if following not in ("[]", "{}"):
+                    empty = copy.deepcopy(_SMALLEST.get(step, {}))
+                _give_way(here, step)
+                if not here.get(step):
+                    here[step] = empty
+                here = here[step]
+        last = {"[]": 0, "{}": "N"}.get(path[-1], path[-1])
+        _give_way(here, last)
+        if last == "tolerationSeconds":
+            here["effect"] = "NoExecute"
+        if last == 0 and not here:
+            here.append(value)
+        else:
+            here[last] = value
+
+    return edit
+
+
+def _give_way(here: Any, name: str | int) -> None:
+    for rival in (rival for group in _RIVALS if name in group for rival in group - {name}):
+        here.pop(rival, None)
+
+
+# --- bounds -------------------------------------------------------------------------------------------------
+
+
+def _bounds(schema: dict[str, Any], path: Path) -> Iterator[Change]:
+    """Just inside and just outside of every bound, and every other type."""
+    label = ".".join(path)
+    kind = schema.get("type")
+    for name, value in _around(schema):
+        within, beyond = value
+        yield Change(f"{label} {name}", True, put(path, within))
+        yield Change(f"{label} {name}", False, put(path, beyond))
+    if path and kind is not None:
+        for other in (None, True, 1, "x", 1.5, [], {}):
+            if other is None or _is(kind, other) or (kind == "integer" and other == 1):
+                continue
+            yield Change(f"{label} type", False, put(path, other))
+    if path and kind == "object" and "additionalProperties" not in schema and "properties" in schema:
+        yield Change(f"{label} unknown", False, put((*path, "unknownField"), 1))
+    for name, child in schema.get("properties", {}).items():
+        yield from _bounds(child, (*path, name))
+    if "items" in schema:
+        yield from _bounds(schema["items"], (*path, "[]"))
+    if "additionalProperties" in schema:
+        yield from _bounds(schema["additionalProperties"], (*path, "{}"))
+
+
+def _is(kind: str, value: Any) -> bool:
+    kinds = {"string": str, "boolean": bool, "array": list, "object": dict}
+    if kind == "integer":
+        return type(value) is int
+    return type(value) is kinds[kind]
+
+
+def _around(schema: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    if "minimum" in schema:
+        yield "minimum", (schema["minimum"], schema["minimum"] - 1)
+    if "maximum" in schema:
+        yield "maximum", (schema["maximum"], schema["maximum"] + 1)
+    if "enum" in schema:
+        yield "enum", (schema["enum"][-1], "other")
+    plain = not any("matches" in rule["rule"] for rule in schema.get("x-kubernetes-validations", ()))
+    if "minLength" in schema:
+        yield "minLength", ("a" * schema["minLength"], "a" * (schema["minLength"] - 1))
+    if "maxLength" in schema and plain:
+        # Characters count, not bytes.
+        yield "maxLength", ("ä" * schema["maxLength"], "ä" * (schema["maxLength"] + 1))
+    elif "maxLength" in schema:
+        yield "maxLength", (_of_length(schema), _of_length(schema) + "a")
+    for name, size in (("minItems", -1), ("maxItems", 1)):
+        if name in schema:
+            item = _item(schema["items"])
+            within, beyond = (range(number) for number in (schema[name], schema[name] + size))
+            yield name, ([_numbered(item, number) for number in within], [_numbered(item, number) for number in beyond])
+    if "maxProperties" in schema:
+        value = _item(schema.get("additionalProperties", {"type": "integer"}))
+        limit = schema["maxProperties"]
+        yield "maxProperties", ({f"N{n}": value for n in range(limit)}, {f"N{n}": value for n in range(limit + 1)})
+
+
+def _of_length(schema: dict[str, Any]) -> str:
+    """The longest text that the rule of the place lets through."""
+    rules = " ".join(rule["rule"] for rule in schema["x-kubernetes-validations"])
+    limit: int = schema["maxLength"]
+    if "source:" in rules:
+        return "label:" + "a" * (limit - 6)
+    known = [pattern for pattern in GOOD if f"r'{pattern}'" in rules]
+    return "a" * limit if not known else max((g for g in GOOD[known[0]] if isinstance(g, str)), key=len)
+
+
+def _item(schema: dict[str, Any]) -> Any:
+    if schema.get("type") == "object":
+        for smallest in _SMALLEST.values():
+            if schema.get("required", []) == ["mountPath", "name"]:
+                return dict(_SMALLEST["volumes"])
+            if set(smallest) <= set(schema.get("properties", {})) and smallest:
+                return dict(smallest)
+    if "enum" in schema:
+        return schema["enum"][0]
+    return {"string": "a", "integer": 1}.get(schema.get("type", ""), 1)
+
+
+def _numbered(item: Any, number: int) -> Any:
+    """Entries of a list that have to differ do."""
+    if isinstance(item, dict):
+        return item | ({"name": f"v{number}", "mountPath": f"/v{number}"} if "mountPath" in item else {})
+    return f"a{number}" if isinstance(item, str) else number % 90  # divided by the processes of every base
+
+
+# --- forms --------------------------------------------------------------------------------------------------
+
+
+def _forms(root: dict[str, Any]) -> Iterator[Change]:
+    def walk(schema: dict[str, Any], path: Path) -> Iterator[Change]:
+        for option in schema.get("anyOf", ()):
+            yield from walk(option, path)
+        if "$ref" in schema:
+            yield from walk(root["$defs"][schema["$ref"].rpartition("/")[2]], path)
+        for name, child in schema.get("properties", {}).items():
+            yield from walk(child, (*path, name))
+        if isinstance(schema.get("items"), dict):
+            yield from walk(schema["items"], (*path, "[]"))
+        if isinstance(schema.get("additionalProperties"), dict):
+            yield from walk(schema["additionalProperties"], (*path, "{}"))
+        label = ".".join(path)
+        if "pattern" in schema:
+            for text in GOOD[schema["pattern"]]:
+                yield Change(f"{label} form", True, put(path, text))
+            for text in BAD[schema["pattern"]]:
+                yield Change(f"{label} form", False, put(path, text))
+        names = {"pattern": next(iter(schema.get("patternProperties", {})), None)} | schema.get("propertyNames", {})
+        if names["pattern"] is not None:
+            for text in GOOD[names["pattern"]]:
+                yield Change(f"{label} names", True, put((*path, text), "x"))
+            for text in BAD[names["pattern"]]:
+                yield Change(f"{label} names", False, put((*path, text), "x"))
+
+    yield from walk(root, ())
+
+
+# --- what rules tie together --------------------------------------------------------------------------------
+
+
+def _block(mode: str, **fields: Any) -> Callable[[Spec], None]:
+    def edit(spec: Spec) -> None:
+        spec["machineParams"][mode] = fields
+
+    return edit
+
+
+def _whole(**fields: Any) -> Callable[[Spec], None]:
+    """Replaces fields; None takes one away."""
+
+    def edit(spec: Spec) -> None:
+        for name, value in fields.items():
+            spec.pop(name, None)
+            if value is not None:
+                spec[name] = copy.deepcopy(value)
+
+    return edit
+
+
+_DIGEST = "@sha256:" + "0" * 64
+_MACHINES: list[tuple[str, bool, dict[str, Any]]] = [
+    ("one count", True, {"nprocesses": 0}),
+    ("one count", True, {"nprocessesPerDevice": [2]}),
+    ("one count", False, {"nprocesses": 1, "nprocessesPerDevice": [1]}),
+    ("one count", False, {"gpuIds": [0]}),
+    ("counts empty", False, {"nprocessesPerDevice": []}),
+    ("counts and ids", True, {"nprocessesPerDevice": [1, 1], "gpuIds": [0, 1]}),
+    ("counts and ids", True, {"nprocessesPerDevice": [1, 1], "gpuIds": []}),
+    ("counts and ids", False, {"nprocessesPerDevice": [1, 1], "gpuIds": [0]}),
+    ("counts and ids", False, {"nprocessesPerDevice": [1], "gpuIds": [0, 1]}),
+    ("sum", True, {"nprocessesPerDevice": [50_000, 50_000]}),
+    ("sum", False, {"nprocessesPerDevice": [50_000, 50_001]}),
+    ("mixed", True, {"nprocesses": 2, "gpuIds": [-1, -1, -1]}),
+    ("mixed", False, {"nprocesses": 2, "gpuIds": [-1, 0]}),
+    ("mixed", False, {"nprocessesPerDevice": [1, 1], "gpuIds": [0, -1]}),
+    ("uneven", True, {"nprocesses": 2, "gpuIds": [0, 1, 2, 3]}),
+    ("uneven", True, {"nprocesses": 3, "gpuIds": [4, 4, 5, 6]}),
+    ("uneven", True, {"nprocesses": 256, "gpuIds": list(range(512))}),
+    ("uneven", True, {"nprocesses": 0, "gpuIds": [0, 1, 2]}),
+    ("uneven", False, {"nprocesses": 2, "gpuIds": [0, 1, 2]}),
+    ("uneven", False, {"nprocesses": 3, "gpuIds": list(range(512))}),
+    ("too few", True, {"nprocesses": 4, "gpuIds": [0, 1], "coupled": False}),
+    ("too few", True, {"nprocesses": 4, "gpuIds": [0], "coupled": True, "gpuResource": "nvidia.com/gpu.shared"}),
+    ("too few", True, {"nprocesses": 4, "gpuIds": [0], "coupled": True, "gpuResource": "nvidia.com/mig-1g.10gb"}),
+    ("too few", True, {"nprocesses": 2, "gpuIds": [1, 0], "coupled": True}),
+    ("too few", True, {"nprocessesPerDevice": [1, 0], "gpuIds": [0, 0], "coupled": True}),
+    ("too few", True, {"nprocessesPerDevice": [0, 0], "gpuIds": [0, 0], "coupled": True}),
+    ("too few", False, {"nprocesses": 4, "gpuIds": [0, 1], "coupled": True}),
+    ("too few", False, {"nprocesses": 4, "gpuIds": [0, 1, 1, 0], "coupled": True, "gpuResource": "a.b/gpu"}),
+    ("too few", False, {"nprocessesPerDevice": [3, 0], "gpuIds": [0, 1], "coupled": True}),
+    ("too few", False, {"nprocessesPerDevice": [1, 1], "gpuIds": [0, 0], "coupled": True}),
+    ("own env", True, {"nprocesses": 1, "env": {"NCCL_DEBUG": "INFO"}}),
+    ("own env", True, {"nprocesses": 1, "env": {"RUNONCE_PEER_TIMEOUT_S": "9", "RUNONCE_CHECKPOINT_S": "9"}}),
+    ("own env", False, {"nprocesses": 1, "env": {"RUNONCE_MODE": "x"}}),
+    ("own env", False, {"nprocesses": 1, "env": {"JOB_COMPLETION_INDEX": "1"}}),
+]
+
+
+def ties() -> Iterator[Change]:
+    for mode in ("train", "valid", "test"):
+        for label, good, fields in _MACHINES:
+            yield Change(f"{mode} {label}", good, _block(mode, **fields))
+        twice = {"env": {"A": "1"}, "machineParams": {mode: {"nprocesses": 1, "env": {"A": "2"}}}}
+        yield Change(f"{mode} env twice", False, _whole(**twice))
+        once = {"env": {"A": "1"}, "machineParams": {mode: {"nprocesses": 1, "env": {"B": "2"}}}}
+        yield Change(f"{mode} env twice", True, _whole(**once))
+        few = {"nprocesses": 3, "gpuIds": [0], "coupled": True}
+        profile = {"profile": "mig", "machineParams": {mode: few}}
+        yield Change(f"{mode} too few", True, _whole(**profile))
+    # Without `coupled` train is, and the others are not.
+    yield Change("train coupled", False, _block("train", nprocesses=2, gpuIds=[0]))
+    yield Change("valid coupled", True, _block("valid", nprocesses=2, gpuIds=[0]))
+    yield Change("test coupled", True, _block("test", nprocesses=2, gpuIds=[0]))
+    for label, good, fields in _FIELDS:
+        yield Change(label, good, _whole(**fields))
+
+
+_MOUNT = {"name": "v", "mountPath": "/v"}
+_FIELDS: list[tuple[str, bool, dict[str, Any]]] = [
+    ("modes", False, {"machineParams": {}}),
+    ("modes", False, {"machineParams": None}),
+    ("entry", False, {"config": "m:C", "command": ["x"]}),
+    ("entry", False, {"config": None, "command": None, "code": None, "codeVersion": "label:x"}),
+    ("entry", True, {"config": None, "command": ["x"], "code": ["*"], "codeVersion": None}),
+    ("entry", True, {"config": "m:C", "command": None, "code": None}),
+    ("code version", True, {"codeVersion": "source:" + "0f" * 32}),
+    ("code version", True, {"codeVersion": "label:ä€"}),
+    ("code version", False, {"codeVersion": "source:" + "0" * 63}),
+    ("code version", False, {"codeVersion": "source:" + "A" * 64}),
+    ("code version", False, {"codeVersion": "label:"}),
+    ("code version", False, {"codeVersion": "label:a b"}),
+    ("code version", False, {"codeVersion": "label:a\u2003b"}),
+    ("code version", False, {"codeVersion": "label:a\u0085b"}),
+    ("code version", False, {"codeVersion": "label:a\u00a0"}),
+    ("code version", False, {"codeVersion": "label:a\u2028"}),
+    ("code version", False, {"codeVersion": "label:a\u001f"}),
+    ("code version", False, {"codeVersion": "label:a\n"}),
+    ("code version", False, {"codeVersion": ""}),
+    ("image digest", True, {"codeVersion": "image", "image": "a/b" + _DIGEST}),
+    ("image digest", False, {"codeVersion": "image", "image": "a/b:1"}),
+    ("image digest", False, {"codeVersion": "image", "image": None}),
+    ("image digest", False, {"codeVersion": "image", "image": "a" + _DIGEST + "0"}),
+    ("code of a command", True, {"config": None, "command": ["x"], "code": None, "codeVersion": "label:x"}),
+    ("code of a command", True, {"config": None, "command": ["x"], "code": [], "codeVersion": "label:x"}),
+    ("code of a command", False, {"config": None, "command": ["x"], "code": None, "codeVersion": None}),
+    ("code of a command", False, {"config": None, "command": ["x"], "code": [], "codeVersion": None}),
+    ("code of a config", False, {"config": "m:C", "command": None, "code": ["*.py"]}),
+    ("code of a config", True, {"config": "m:C", "command": None, "code": []}),
+    ("packages", True, {"config": "m:C", "command": None, "code": None, "codePackages": ["m"]}),
+    ("packages", True, {"config": "m:C", "command": None, "code": None, "paramsOnlyIn": {"x": "test"}}),
+    ("packages", False, {"config": None, "command": ["x"], "code": ["*"], "codePackages": ["m"]}),
+    ("packages", False, {"config": None, "command": ["x"], "code": ["*"], "paramsOnlyIn": {"x": "test"}}),
+    ("pin", True, {"hash": "0a.b_c-"}),
+    ("pin", True, {"hash": "a" * 64}),
+    ("pin", False, {"hash": ""}),
+    ("pin", False, {"hash": "-a"}),
+    ("pin", False, {"hash": "a b"}),
+    ("pin", False, {"hash": "a\n"}),
+    ("own env of all", True, {"env": {"A": "", "B": "ä\n$"}}),
+    ("own env of all", False, {"env": {"RUNONCE_CHECKPOINT_S": "1"}}),
+    ("own env of all", False, {"env": {"JOB_COMPLETION_INDEX": "1"}}),
+    ("one source", True, {"envFrom": [{"configMap": "a", "prefix": "A_"}, {"secret": "b"}]}),
+    ("one source", False, {"envFrom": [{"prefix": "A_"}]}),
+    ("one source", False, {"envFrom": [{"configMap": "a", "secret": "b"}]}),
+    ("one place", True, {"volumes": [_MOUNT | {"hostPath": "/x"}, {"name": "w", "mountPath": "/w", "secret": "s"}]}),
+    ("one place", False, {"volumes": [_MOUNT]}),
+    ("one place", False, {"volumes": [_MOUNT | {"hostPath": "/x", "persistentVolumeClaim": "p"}]}),
+    ("names of volumes", False, {"volumes": [_MOUNT | {"secret": "a"}, _MOUNT | {"mountPath": "/w", "secret": "b"}]}),
+    ("folders of volumes", False, {"volumes": [_MOUNT | {"secret": "a"}, _MOUNT | {"name": "w", "secret": "b"}]}),
+    ("own volume", True, {"volumes": [_MOUNT | {"name": "runonce", "secret": "a"}]}),
+    ("own volume", False, {"volumes": [_MOUNT | {"name": "runonce-spec", "secret": "a"}]}),
+    ("own folder", True, {"volumes": [_MOUNT | {"mountPath": "/tmp/x", "secret": "a"}]}),
+    ("own folder", False, {"volumes": [_MOUNT | {"mountPath": "/tmp", "secret": "a"}]}),
+    ("own folder", False, {"volumes": [_MOUNT | {"mountPath": "/dev/shm", "secret": "a"}]}),
+    ("own folder", False, {"volumes": [_MOUNT | {"mountPath": "/runonce", "secret": "a"}]}),
+    ("taint key", True, {"tolerations": [{"operator": "Exists"}, {"key": "a", "value": "b"}]}),
+    ("taint key", False, {"tolerations": [{"effect": "NoSchedule"}]}),
+    ("taint key", False, {"tolerations": [{"operator": "Equal", "value": "a"}]}),
+    ("taint value", True, {"tolerations": [{"key": "a", "operator": "Exists", "value": ""}]}),
+    ("taint value", False, {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}),
+    ("taint seconds", True, {"tolerations": [{"key": "a", "effect": "NoExecute", "tolerationSeconds": 0}]}),
+    ("taint seconds", False, {"tolerations": [{"key": "a", "tolerationSeconds": 5}]}),
+    ("taint seconds", False, {"tolerations": [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}]}),
+    ("numbers", True, {"seed": 2**53 - 1, "retries": 0, "ttlSecondsAfterFinished": 3600}),
+]
