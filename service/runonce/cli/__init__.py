@@ -22,6 +22,7 @@ _COMMANDS = {
     "version": "look",
     "store": "store",
     "submit": "cluster",
+    "cluster": "cluster",
     "controller": "controller",
     "worker": "worker",
 }
