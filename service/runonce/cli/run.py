@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from os.path import isfile
 
 import click
 
@@ -76,14 +76,14 @@ def _run(target: str, params: Sequence[str], grid: Sequence[str], context: Conte
 
         return run_quick(found, context, Screen())
     results = run_all(found, context, Screen())
-    if not params and not grid and Path(target).is_file():
+    if not params and not grid and isfile(target):
         known.keep(context.settings.known, read_target(target)[0], found)
     return results
 
 
 def _known_hits(target: str, context: Context) -> list[Ended] | None:
     """The results of a file that was read before, if all of them are in the store; None for the long way."""
-    if not Path(target).is_file():
+    if not isfile(target):
         return None
     data, folder = read_target(target)
     found = known.find(context.settings.known, data)
