@@ -33,4 +33,6 @@ def log_as_json(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # what it says of one call is in our own error
+    # What they say of one call is in our own errors; at debug they write whole requests, with who signed them.
+    for name in ("urllib3", "botocore", "boto3", "s3transfer"):
+        logging.getLogger(name).setLevel(logging.ERROR)

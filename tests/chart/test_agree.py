@@ -76,9 +76,8 @@ def test_every_probe_and_scrape_asks_for_what_the_controller_answers(helm, every
         (monitor,) = of_kind(objects, "ServiceMonitor")
         paths |= {endpoint["path"] for endpoint in monitor["spec"]["endpoints"]}
         (test,) = of_kind(objects, "Pod")
-        paths |= {
-            "/" + name for name in re.findall(r'"(\w+)"', test["spec"]["containers"][0]["args"][0].splitlines()[1])
-        }
+        (asked,) = re.findall(r"for path in (.*):", test["spec"]["containers"][0]["args"][0])
+        paths |= {f"/{name}" for name in re.findall(r'"(\w+)"', asked)}
         assert len(paths) == 3
         for path in paths:
             with urlopen(f"http://127.0.0.1:{health.port}{path}", timeout=10) as answer:

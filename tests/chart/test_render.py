@@ -165,3 +165,14 @@ def test_the_notes_say_what_is_missing(helm):
     given = ("--set", "stores.default.url=s3://bucket")
     assert 'Pods get no credentials for the store "default"' in notes(*given)
     assert "credentials" not in notes(*given, "--set", "stores.default.secretName=x")
+
+
+def test_the_resource_is_renewed_by_every_upgrade_and_kept_when_the_chart_goes(helm):
+    """Helm never touches crds/ again, so the chart's templates bring it."""
+    (crd,) = of_kind(helm.render(), "CustomResourceDefinition")
+    assert crd["metadata"]["name"] == "experiments.runonce.dev"
+    assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert not (CHART / "crds").exists()
+    assert of_kind(helm.render({"crds": {"install": False}}), "CustomResourceDefinition") == []
+    (mortal,) = of_kind(helm.render({"crds": {"keep": False}}), "CustomResourceDefinition")
+    assert "helm.sh/resource-policy" not in mortal["metadata"].get("annotations", {})

@@ -18,7 +18,7 @@ from runonce.kube.objects import JobObject
 from runonce.store.backend import Backend
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a registry keeps collectors by identity
 class Metrics(Collector):
     """store_calls: by name of the call."""
 
