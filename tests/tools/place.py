@@ -144,11 +144,8 @@ class Place:
         return status.get("phase") if status.get("observedGeneration") == found["metadata"]["generation"] else None
 
     def until(self, name: str, phase: str, within_s: float = 60) -> dict[str, Any]:
-        wait_for(f"{name} {phase}", lambda: self.phase(name) == phase or self._else(name), within_s=within_s)
+        wait_for(f"{name} {phase}", lambda: self.phase(name) == phase, within_s=within_s)
         return self.status(name)
-
-    def _else(self, name: str) -> bool:
-        return False
 
     def jobs(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.api.must("GET", self.jobs_path)["items"]
