@@ -250,7 +250,7 @@ class Pinned(Tiny):
         (("-p", "lr=[1"), "cannot be read as YAML"),
         (("-p", "lr=fast"), "lr"),
         (("-p", "label="), "label: is null"),
-        (("--mode", "valid"), "mode: tiny has no valid. It has train, test."),
+        (("--mode", "valid"), "tiny has no mode valid"),
         (("--store", "s3://bucket"), "keeps results in folders"),
         (("--nope",), "No such option"),
     ],

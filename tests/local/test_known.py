@@ -85,7 +85,7 @@ def test_modes_are_chosen_as_on_the_long_way(ran):
     done = ran.runonce("run", "tiny.yaml", "--mode", "train", "-o", "json")
     assert list(done.json["modes"]) == ["train"]
     done = ran.runonce("run", "tiny.yaml", "--mode", "valid")
-    assert (done.code, "mode: tiny has no valid" in done.err) == (2, True)
+    assert (done.code, "tiny has no mode valid" in done.err) == (2, True)
 
 
 def test_a_home_that_cannot_be_written_is_no_error(ran):
