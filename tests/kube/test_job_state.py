@@ -104,6 +104,13 @@ def test_of_an_independent_job_only_failed_indexes_count_and_not_what_disturbed_
     assert told(found, *pods) == [(2, 4, "Error")]
 
 
+def test_an_independent_job_that_a_rule_ended_names_no_failed_index_so_its_pods_tell():
+    """A real cluster leaves failedIndexes empty after FailJob; the cause would read ShardsMissing."""
+    found = seen("FailureTarget", "Failed", completions=3, independent=True, completedIndexes="0")
+    pods = [pod(0, "Succeeded"), pod(1, code=78), pod(2, code=143, deleted=True)]
+    assert told(found, *pods)[0] == (1, 78, "ConfigurationError")
+
+
 def test_pods_that_are_due_and_not_there_are_counted():
     assert job_state(seen(active=1)).missing == 1
     assert job_state(seen(active=1, terminating=1)).missing == 0

@@ -305,7 +305,9 @@ def _failures(job: JobObject, pods: list[PodObject], succeeded: tuple[int, ...],
     for pod in pods:
         of_index.setdefault(_index(pod), []).append(pod)
     found, lost = [], []
-    wanted = set(range(job.spec.completions)) - set(succeeded) if coupled else set(indexes(job.status.failed_indexes))
+    # An index that a FailJob rule ended is in no list of failed ones: then the pods say which.
+    unfinished = set(range(job.spec.completions)) - set(succeeded)
+    wanted = unfinished if coupled else set(indexes(job.status.failed_indexes)) or unfinished & set(of_index)
     for index in sorted(wanted):
         seen = [failure for pod in of_index.get(index, ()) if (failure := _failure(pod)) is not None]
         if not coupled:  # disruptions were tried again; what counts is why the index failed
