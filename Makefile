@@ -56,7 +56,7 @@ VERSION := $(shell sed -nE 's/^version = "(.*)"/\1/p' pyproject.toml)
 REVISION := $(shell git rev-parse HEAD 2>/dev/null)
 
 kind: $(VENV)/ready ## experiments in a real cluster, made and removed; needs a Docker engine, kind and helm. KIND_NODE_IMAGE=, BASE_IMAGE=
-	$(RUN) pytest -q tests/kind
+	RUNONCE_KIND=1 $(RUN) pytest -q tests/kind
 
 images: $(VENV)/ready ## the images, built, tested and measured; needs a Docker engine. BASE_IMAGE=, TORCH=, REGISTRY=
 	@for name in controller worker; do \
