@@ -13,7 +13,7 @@ $(VENV)/ready: constraints.txt pyproject.toml
 	@echo "Setting up $(VENV): about 250 packages of constraints.txt, torch among them (3 GB to download on Linux)."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q "$$(sed -nE 's/^(uv==[^ ]+).*/\1/p' constraints.txt)"
-	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r constraints.txt
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r constraints.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -47,7 +47,6 @@ bench: $(VENV)/ready ## ratios of docs/benchmarks.md
 prove: $(VENV)/ready ## the long proofs: thousands of generated files, fifty kills
 	RUNONCE_CASES=20000 RUNONCE_KILLS=50 $(RUN) pytest -q -n 2 tests/unit/test_document_differential.py tests/local/test_kill.py
 	RUNONCE_CASES=6000 $(RUN) pytest -q tests/controlplane/test_crd.py
-	RUNONCE_PROVE=1 $(RUN) pytest -q -n 2 tests/controlplane/test_controller_killed.py tests/controlplane/test_controller_soak.py
 
 chart: $(VENV)/ready ## the chart linted, rendered and compared with its schema; needs helm
 	$(RUN) pytest -q -n 2 tests/chart

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -27,6 +29,35 @@ def test_digits_train_from_the_class_and_are_a_hit_from_the_file(example):
     assert first.json["modes"]["test"]["metrics"]["accuracy"] >= 0.95
     second = place.runonce("run", "digits.yaml", "-o", "json")
     assert [outcome["cacheHit"] for outcome in second.json["modes"].values()] == [True, True]
+
+
+def test_a_policy_learns_to_balance_a_pole(example):
+    done = example("policy").runonce("run", "policy:Policy", "-o", "json")
+    assert done.code == 0, done.err
+    assert done.json["modes"]["test"]["metrics"]["return"] >= 150
+
+
+@pytest.mark.parametrize(("folder", "name"), [("own_loop", "OwnLoop"), ("accelerate_loop", "AccelerateLoop")])
+def test_a_loop_of_ones_own_goes_on_after_a_kill_as_if_nothing_had_been(example, folder, name, tmp_path):
+    place = {"own_loop": lambda: example("own_loop"), "accelerate_loop": lambda: example("accelerate_loop")}[folder]()
+    target = f"{folder}:{name}"
+    whole = place.runonce("run", target, "-o", "json", RUNONCE_HOME=str(tmp_path / "whole"))
+    assert whole.code == 0, whole.err
+    process = place.start("run", target)
+    records = place.home / "store" / "w"
+    deadline = time.monotonic() + 120
+    while len([path for path in records.rglob("i*") if "k" in path.parts]) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=60)
+    again = place.runonce("run", target, "-o", "json")
+    assert again.code == 0, again.err
+    first, second = (Path(done.json["modes"]["train"]["artifacts"]) for done in (whole, again))
+    weights, others = (torch.load(path / "weights.pt", weights_only=True) for path in (first, second))
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert (first / "metrics.jsonl").read_text().count("\n") == (second / "metrics.jsonl").read_text().count("\n")
 
 
 def test_commands_in_shell_and_awk(example):

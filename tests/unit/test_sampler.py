@@ -91,3 +91,35 @@ def test_processes_that_read_ahead_give_the_same():
 def test_what_cannot_be_is_refused(arguments):
     with pytest.raises(ValueError, match="a batch has at least one item"):
         BatchSampler(DATA, **arguments)
+
+
+class Noisy:
+    """Items that are drawn anew each time they are asked for."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return torch.rand(()), index
+
+
+def test_what_is_drawn_at_random_does_not_depend_on_who_reads_ahead_or_where_it_resumed():
+    def values(**options):
+        sampler = BatchSampler(Noisy(), batch_size=3, shuffle=True, **options)
+        return [batch[0] for batch in iter(sampler.next_task, None)]
+
+    alone = values()
+    assert all(torch.equal(a, b) for a, b in zip(alone, values(num_workers=1), strict=True))
+    resumed = BatchSampler(Noisy(), batch_size=3, shuffle=True)
+    resumed.next_task()
+    state = resumed.state_dict()
+    torch.manual_seed(5)
+    again = BatchSampler(Noisy(), batch_size=3, shuffle=True)
+    again.load_state_dict(state)
+    assert torch.equal(again.next_task()[0], alone[1])
+
+
+def test_it_knows_the_items_of_this_process_and_of_all():
+    sampler = BatchSampler(DATA, batch_size=4, process_ind=1, total_processes=3)
+    counts = [sampler.counts for _ in iter(sampler.next_task, None)]
+    assert counts == [(1, 4), (1, 4), (1, 2)]

@@ -21,6 +21,7 @@ else:
     Metric = Callable[..., Any]  # (model, batch) -> (sum, count), so that processes and batches merge exactly
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+NONFINITE = ("stop", "skip")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class PipelineStage:
     """A stretch of training with the same losses: for `epochs` passes over the data, or `max_stage_steps` steps.
 
     loss_weights: one factor for each of loss_names, all 1 where not given. early_stopping_criterion:
-    (steps in this stage, steps in all, newest metrics) -> whether to end the stage. Source: AllenAct.
+    (steps in this stage, steps in all, newest metrics) -> whether to end the stage; asked after every entry of
+    metrics.jsonl and every validation, on process 0. Metrics are losses by their names, and metrics of a validation
+    as valid/NAME. One with `state_dict` and `load_state_dict` goes on after a resume. Source: AllenAct.
     """
 
     loss_names: Sequence[str]
@@ -67,8 +70,11 @@ class TrainingPipeline:
     of the model -> optimizer; lr_scheduler_builder: optimizer -> scheduler, stepped after every optimizer step.
     named_metrics: name to (model, batch) -> (sum, count). valid_every: steps between validations while training.
     max_grad_norm: gradients are cut to this 2-norm. accumulate: batches to one optimizer step. precision: of the
-    forward pass ("float32", "bfloat16", "float16"). keep: which weights become weights.pt, "last" or "best:NAME"
-    with NAME of a metric. Source: AllenAct.
+    forward pass ("float32", "bfloat16", "float16"). keep: which weights become weights.pt: "last"; "best:NAME", those
+    with the highest value of a metric when it was validated; "best:-NAME", those with the lowest. samplers: over all
+    processes, each of which draws from its part of them in every step; one a process where not given. log_every:
+    steps between entries of metrics.jsonl. nonfinite: what to do when a loss or a gradient is nan or inf: "stop", or
+    "skip" the step. deterministic_cudnn: let cuDNN choose only algorithms that repeat. Source: AllenAct.
     """
 
     named_losses: Mapping[str, Loss]
@@ -81,6 +87,18 @@ class TrainingPipeline:
     accumulate: int = 1
     precision: str = "float32"
     keep: str = "last"
+    samplers: int | None = None
+    log_every: int = 10
+    nonfinite: str = "stop"
+    deterministic_cudnn: bool = False
+
+    @property
+    def best(self) -> tuple[str, int] | None:
+        """(metric, 1 where the highest is the best, -1 where the lowest is), unless the last weights are kept."""
+        if self.keep == "last":
+            return None
+        name = self.keep.removeprefix("best:")
+        return (name, 1) if name in self.named_metrics else (name.removeprefix("-"), -1)
 
     def __post_init__(self) -> None:
         faults = list(self._faults())
@@ -95,14 +113,17 @@ class TrainingPipeline:
                 if name not in self.named_losses:
                     fix = near(name, list(self.named_losses))
                     yield Fault(f"pipeline_stages[{position}].loss_names", f"names {name!r}, no named loss.", fix)
-        for name, value, least in (("accumulate", self.accumulate, 1), ("valid_every", self.valid_every, 1)):
-            if value is not None and (type(value) is not int or value < least):
-                yield Fault(name, f"is {value!r}; it is a whole number from {least} on.")
+        for name in ("accumulate", "valid_every", "samplers", "log_every"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                yield Fault(name, f"is {value!r}; it is a whole number from 1 on.")
         if self.max_grad_norm is not None and not (isfinite(self.max_grad_norm) and self.max_grad_norm > 0):
             yield Fault("max_grad_norm", f"is {self.max_grad_norm!r}; it is a positive number.")
         if self.precision not in PRECISIONS:
             yield Fault("precision", f"is {self.precision!r}; it is one of {', '.join(PRECISIONS)}.")
-        best = self.keep.removeprefix("best:")
-        if self.keep != "last" and (best == self.keep or best not in self.named_metrics):
+        if self.nonfinite not in NONFINITE:
+            yield Fault("nonfinite", f"is {self.nonfinite!r}; it is one of {', '.join(NONFINITE)}.")
+        best = self.best
+        if best is not None and (not self.keep.startswith("best:") or best[0] not in self.named_metrics):
             fix = f"Write last, or best: with one of {', '.join(self.named_metrics) or 'named_metrics'}."
             yield Fault("keep", f"is {self.keep!r}.", fix)

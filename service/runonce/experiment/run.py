@@ -26,7 +26,7 @@ class Run(ABC):
 
     process_ind: 0 to total_processes - 1. device: torch.device. seed: this process's own; seeds: of all of them.
     output: folder, empty at the start; what lies in it at the end is the artifact set. inputs: mode to the folder
-    of its artifacts, as {"train": …} in a test.
+    of its artifacts, as {"train": …} in a test. quick: 0, or the number of steps after which a trial run ends.
     """
 
     mode: str
@@ -38,6 +38,7 @@ class Run(ABC):
     seeds: list[int]
     output: Path
     inputs: Mapping[str, Path]
+    quick: int = 0
 
     @abstractmethod
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
@@ -47,18 +48,23 @@ class Run(ABC):
     def save_checkpoint(self, state: Mapping[str, Any], *, step: int) -> None:
         """Save tensors, numbers, text, lists and mappings; coupled processes all call it at the same step.
 
-        Raises InputError naming what else stands in `state`.
+        Returns when they are copied; they are written beside the loop, and the last one before the process ends.
+        metrics.jsonl as it stands is saved with them. Raises InputError naming what else stands in `state`.
         """
 
     @abstractmethod
     def latest_checkpoint(self) -> Checkpoint | None:
-        """The newest step that every process saved, in this or an earlier attempt; None at the first start."""
+        """The newest step that every process saved, in this or an earlier attempt; None at the first start.
+
+        Coupled processes all call it. What was logged up to that step is in metrics.jsonl again.
+        """
 
     @abstractmethod
     def should_stop(self) -> bool:
-        """Whether the machine asked to stop; coupled processes all ask, and hear the same.
+        """Whether the machine asked to stop; coupled processes ask equally often, and hear the same at the same call.
 
-        After True: save a checkpoint and return. The attempt then counts as stopped, not as done.
+        After True: save a checkpoint and return. The attempt then counts as stopped, not as done. Cheap enough for
+        every step: coupled processes speak with each other about twice a second, at the latest at every 64th call.
         """
 
     @abstractmethod

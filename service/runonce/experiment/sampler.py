@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -14,10 +17,13 @@ if TYPE_CHECKING:
 class TaskSampler(ABC):
     """The tasks of one process; a task is what one step consumes. Source: AllenAct.
 
-    length: tasks left in this epoch, math.inf if endless.
+    length: tasks left in this epoch, math.inf if endless; the same in all processes. counts: (items in the batch
+    that next_task gave last, items over all processes), where the sampler knows them; else the engine takes the
+    length of the first tensor, and the processes add theirs up.
     """
 
     length: int | float
+    counts: tuple[int, int] | None = None
 
     @abstractmethod
     def next_task(self) -> Any | None:
@@ -49,7 +55,7 @@ class Task(Protocol):
     """For reinforcement learning: a step's data depend on the model."""
 
     def rollout(self, model: nn.Module) -> Any:
-        """Act with the model; returns the batch to learn from."""
+        """Act with the model; returns the batch to learn from. Called without gradients."""
 
 
 class BatchSampler(TaskSampler):
@@ -57,7 +63,9 @@ class BatchSampler(TaskSampler):
 
     dataset: has `len` and `[index]`. batch_size: items of one step over all processes; the last batch of an epoch
     may be smaller. The order is drawn from (seed, epoch) for the whole data set, and process r of n takes the r-th
-    of n slices of each batch, which differ in length by at most one and may be empty (tensors of length 0).
+    of n slices of each batch, which differ in length by at most one and may be empty (tensors of length 0). What a
+    data set draws from torch's generator depends on (seed, epoch, batch, process), not on num_workers or on where a
+    run resumed; so does with num_workers > 0 what it draws from Python's and numpy's.
     seed: the same for all processes. num_workers: processes that read ahead, 0 for none.
     collate_fn: list of items -> batch; torch's default_collate where not given.
     """
@@ -98,8 +106,16 @@ class BatchSampler(TaskSampler):
             return None
         if self._loaded is None:
             self._loaded = self._load()
+        size = min(self._batch_size, len(self._dataset) - self._next * self._batch_size)
+        first, end = _slice(size, self._process_ind, self._total)
+        self.counts = (end - first, size)
         self._next += 1
         return next(self._loaded)
+
+    def example(self) -> Any:
+        """A batch of the form of the others and of this process's usual size, of at least one item; none is used up."""
+        size = max(1, min(self._batch_size // self._total, len(self._dataset)))
+        return self._collate([self._dataset[item] for item in range(size)])
 
     def reset(self) -> None:
         self._epoch, self._next, self._loaded = self._epoch + 1, 0, None
@@ -125,15 +141,19 @@ class BatchSampler(TaskSampler):
         # With a generator of its own the loader leaves the global one alone, so that a resumed run draws the same.
         return iter(
             DataLoader(
-                self._dataset,
-                batch_sampler=list(self._slices()),
+                _Slices(self._dataset, self._collate, self._draw_from),  # type: ignore[arg-type]
+                batch_size=None,
+                sampler=list(self._slices()),
                 num_workers=self._num_workers,
-                collate_fn=_Collate(self._collate, self._dataset),
                 generator=torch.Generator().manual_seed(_mixed(self._seed, self._epoch)),
             )
         )
 
-    def _slices(self) -> Iterator[list[int]]:
+    @property
+    def _draw_from(self) -> str:
+        return f"{self._seed}/{self._epoch}/{self._process_ind}/{self._total}"
+
+    def _slices(self) -> Iterator[tuple[int, list[int]]]:
         import torch
 
         size = len(self._dataset)
@@ -144,18 +164,51 @@ class BatchSampler(TaskSampler):
             order = list(range(size))
         for batch in range(self._next, self._batches):
             items = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            first, end = (len(items) * rank // self._total for rank in (self._process_ind, self._process_ind + 1))
-            yield items[first:end]
+            first, end = _slice(len(items), self._process_ind, self._total)
+            yield batch, items[first:end]
 
 
-class _Collate:
-    """Collates a slice; an empty one has the form of a batch, with no items in it."""
+def _slice(size: int, process_ind: int, total: int) -> tuple[int, int]:
+    return size * process_ind // total, size * (process_ind + 1) // total
 
-    def __init__(self, collate: Callable[[list[Any]], Any], dataset: Any) -> None:
-        self._collate, self._dataset = collate, dataset
 
-    def __call__(self, items: list[Any]) -> Any:
-        return self._collate(items) if items else _emptied(self._collate([self._dataset[0]]))
+class _Slices:
+    """A data set of whole slices; an empty one has the form of a batch, with no items in it."""
+
+    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any], draw_from: str) -> None:
+        self._dataset, self._collate, self._draw_from = dataset, collate, draw_from
+
+    def __getitem__(self, numbered: tuple[int, list[int]]) -> Any:
+        batch, items = numbered
+        with _drawing_from(f"{self._draw_from}/{batch}"):
+            if items:
+                several = getattr(self._dataset, "__getitems__", None)
+                return self._collate(several(items) if several else [self._dataset[item] for item in items])
+            return _emptied(self._collate([self._dataset[0]]))
+
+    def __len__(self) -> int:
+        raise TypeError("the sampler says how many slices there are")
+
+
+@contextmanager
+def _drawing_from(text: str) -> Iterator[None]:
+    """torch's global generator seeded from this text, and put back as it was; in a loader's process the others too.
+
+    To put numpy's back costs more than many a step, so in the process itself they are left alone.
+    """
+    import torch
+
+    seed = _digest(text)
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    if torch.utils.data.get_worker_info() is not None:
+        random.seed(seed)
+        if numpy := sys.modules.get("numpy"):
+            numpy.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def _emptied(batch: Any) -> Any:
@@ -167,4 +220,8 @@ def _emptied(batch: Any) -> Any:
 
 def _mixed(seed: int, epoch: int) -> int:
     """One number of 63 bits out of both, so that (seed 0, epoch 1) is not (seed 1, epoch 0)."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:8], "big") >> 1
+    return _digest(f"{seed}/{epoch}")
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,27 +1,42 @@
-"""Checkpoints of a run: one file a process and step, and small records that say which step is complete.
+"""Checkpoints of a run in the store: a few files a process and step, and small records that say which step is complete.
 
-They belong to a round and a number of processes, so another effort or another world size never meets them.
+They belong to a round. A step counts when all processes of one attempt have written their records of it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from runonce.errors import Damaged, Fault, InputError
-from runonce.experiment.canonical import canonical
-from runonce.experiment.run import Checkpoint
-from runonce.store.backend import Backend, blob_name, shard_prefix
+from runonce.errors import Damaged
+from runonce.experiment.canonical import canonical, parse
+from runonce.experiment.manifest import File
+from runonce.store.backend import Backend, shard_prefix
+from runonce.store.publish import store_file
+from runonce.store.restore import restore_file
 
 KEEP = 2  # complete steps whose records stay; what they name is collected with the store's garbage
 
-_PLAIN = (bool, int, float, str, type(None))
+_NAME = re.compile(r"(?P<total>\d+)/k/(?P<step>\d{12})(?P<boundary>e?)/(?P<attempt>[^/]+)/i(?P<index>\d+)$")
+
+
+@dataclass(frozen=True, order=True)
+class Step:
+    """A step that one attempt saved whole. boundary: nothing but `shared` is needed to go on from it."""
+
+    step: int
+    boundary: bool
+    total: int
+    attempt: str
+
+    def name(self, index: int) -> str:
+        return f"{self.total}/k/{self.step:012d}{'e' * self.boundary}/{self.attempt}/i{index}"
 
 
 class Checkpoints:
@@ -30,73 +45,86 @@ class Checkpoints:
     def __init__(
         self, backend: Backend, *, cache_key: str, round_: str, total: int, attempt: str, index: int, scratch: Path
     ) -> None:
-        self._backend = backend
-        self._prefix = f"{shard_prefix(cache_key, round_)}{total}/k/"
+        self._backend, self._prefix = backend, shard_prefix(cache_key, round_)
         self._total, self._attempt, self._index, self._scratch = total, attempt, index, scratch
 
-    def save(self, state: Mapping[str, Any], *, step: int) -> None:
-        """Write this process's part; the step counts when every process has written its own."""
-        faults = list(_faults(state, ()))
-        if faults:
-            raise InputError(*faults)
-        path = self._scratch / f"checkpoint-{step}.pt"
-        torch.save(dict(state), path)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._backend.put_file(blob_name(digest), path, sha256=digest)
-        record = {"format": 1, "kind": "checkpoint", "step": step, "index": self._index, "sha256": digest}
-        self._backend.put(f"{self._prefix}{step:012d}/{self._attempt}/i{self._index}", canonical(record))
-        path.unlink()
+    def save(
+        self, parts: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path], *, step: int, boundary: bool = False
+    ) -> None:
+        """Write this process's states and files; the step counts when every process has written its own."""
+        stored = []
+        for name, state in parts.items():
+            path = self._scratch / f"saving-{name}.pt"
+            torch.save(dict(state), path)
+            stored.append(store_file(self._backend, path, name=f"{name}.pt"))
+            path.unlink()
+        stored += [store_file(self._backend, path, name=name) for name, path in files.items()]
+        record = {
+            "format": 1,
+            "kind": "checkpoint",
+            "step": step,
+            "index": self._index,
+            "files": [file.to_json() for file in stored],
+        }
+        name = Step(step, boundary, self._total, self._attempt).name(self._index)
+        self._backend.put(self._prefix + name, canonical(record))
         self._forget()
 
-    def latest(self) -> Checkpoint | None:
-        """This process's part of the newest step that all processes have written in one attempt."""
-        for name in self._complete():
-            found = self._backend.get(f"{name}/i{self._index}")
-            if found is None:
-                continue
-            record = json.loads(found[0])
-            path = self._scratch / "restored.pt"
-            try:
-                self._backend.get_file(blob_name(record["sha256"]), path, sha256=record["sha256"])
-            except Damaged:
-                continue  # an older one is better than none
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            path.unlink()
-            return Checkpoint(step=record["step"], state=state)
-        return None
+    def newest(self, *, of_any_total: bool = False) -> Iterator[Step]:
+        """Complete steps of this number of processes, the newest first; of any_total: boundaries of others too."""
+        for step in sorted(self._complete(), reverse=True):
+            if step.total == self._total or (of_any_total and step.boundary):
+                yield step
 
-    def _complete(self) -> list[str]:
-        """Names of complete steps, `<prefix><step>/<attempt>`, the newest first."""
-        parts: dict[str, int] = defaultdict(int)
+    def totals(self) -> list[int]:
+        """The numbers of processes that saved anything."""
+        return sorted({step.total for step in self._complete()})
+
+    def load(self, step: Step, name: str, *, index: int | None = None) -> dict[str, Any] | None:
+        """A state that process `index`, else this one, saved at `step`; None when it did not. Raises Damaged."""
+        path = self.fetch(step, f"{name}.pt", self._scratch / f"restored-{name}.pt", index=index)
+        if path is None:
+            return None
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        path.unlink()
+        return state
+
+    def fetch(self, step: Step, name: str, path: Path, *, index: int | None = None) -> Path | None:
+        """A file as `load` finds a state."""
+        record_name = self._prefix + step.name(self._index if index is None else index)
+        found = self._backend.get(record_name)
+        if found is None:
+            raise Damaged(f"{record_name} is gone from {self._backend.url}.")
+        try:
+            files = {file.path: file for file in map(File.from_json, parse(found[0])["files"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{record_name} is damaged: {error!r}.") from error
+        if name not in files:
+            return None
+        restore_file(self._backend, files[name], path)
+        return path
+
+    def _complete(self) -> list[Step]:
+        parts: dict[Step, int] = defaultdict(int)
         for stat in self._backend.list(self._prefix):
-            parts[stat.name.rpartition("/")[0]] += 1
-        return sorted((name for name, count in parts.items() if count == self._total), reverse=True)
+            if match := _NAME.match(stat.name.removeprefix(self._prefix)):
+                step = Step(int(match["step"]), bool(match["boundary"]), int(match["total"]), match["attempt"])
+                parts[step] += 1
+        return [step for step, count in parts.items() if count == step.total]
 
     def _forget(self) -> None:
-        """Drop own records of steps older than the newest complete ones."""
-        complete = self._complete()
-        if len(complete) <= KEEP:
+        """Drop own records of steps before the newest complete ones, but for the newest boundary."""
+        complete = [step for step in sorted(self._complete(), reverse=True) if step.total == self._total]
+        if len(complete) < KEEP:
             return
-        oldest = complete[KEEP - 1].removeprefix(self._prefix).partition("/")[0]
-        for stat in list(self._backend.list(self._prefix)):
-            step, _, rest = stat.name.removeprefix(self._prefix).partition("/")
-            if step < oldest and rest.endswith(f"/i{self._index}"):
-                self._backend.delete(stat.name)
+        kept = {*complete[:KEEP], *[step for step in complete if step.boundary][:1]}
+        for step in self._own(before=complete[KEEP - 1].step):
+            if step not in kept:
+                self._backend.delete(self._prefix + step.name(self._index))
 
-
-def _faults(value: Any, path: tuple[str | int, ...]) -> Any:
-    """What `torch.load(weights_only=True)` would refuse, each with its path."""
-    if isinstance(value, torch.Tensor) or type(value) in _PLAIN:
-        return
-    if isinstance(value, Mapping):
-        for name, entry in value.items():
-            if type(name) not in (str, int, float, bool):
-                yield Fault("", f"has the key {name!r}, which is no text and no number.").under(*path)
-            yield from _faults(entry, (*path, name if type(name) is str else str(name)))
-    elif type(value) in (list, tuple, set):
-        for index, entry in enumerate(value):
-            yield from _faults(entry, (*path, index))
-    else:
-        what = f"is a {type(value).__qualname__}; a checkpoint holds tensors, numbers, text, lists and mappings."
-        yield Fault("", what, "Save its state_dict, or what it is made of.").under(*path)
+    def _own(self, before: int) -> Iterator[Step]:
+        """Steps of this process older than `before`, whole or not."""
+        for stat in list(self._backend.list(f"{self._prefix}{self._total}/k/")):
+            match = _NAME.match(stat.name.removeprefix(self._prefix))
+            if match and int(match["index"]) == self._index and int(match["step"]) < before:
+                yield Step(int(match["step"]), bool(match["boundary"]), int(match["total"]), match["attempt"])

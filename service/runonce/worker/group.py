@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
+
 import torch
 import torch.distributed as dist
 
+from runonce.errors import Fault, LostPeer, MachineError
+from runonce.experiment.machine import JobShape
 
-def join(*, coupled: bool, total: int, shared: bool) -> torch.device:
+
+def join(shape: JobShape, *, timeout_s: float) -> torch.device:
     """Choose the device and enter the group; reads RANK and MASTER_ADDR.
 
-    nccl on GPUs, gloo on the CPU, and also where ranks share a GPU, which nccl refuses.
+    nccl on GPUs, gloo on the CPU, and also where ranks share a GPU, which nccl refuses. A rank that does not answer
+    for timeout_s makes every collective of the others raise. Raises MachineError when there are too few GPUs.
     """
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if coupled and total > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" and not shared else "gloo")
+    device = _device(shape)
+    if shape.coupled and shape.completions > 1:
+        backend = "nccl" if device.type == "cuda" and not shape.shares_devices else "gloo"
+        try:
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        except Exception as error:
+            if is_lost_peer(error):
+                raise LostPeer(f"the processes of {shape.mode} did not all meet: {error}") from error
+            raise
     return device
+
+
+def _device(shape: JobShape) -> torch.device:
+    if shape.gpus_per_process == 0:
+        return torch.device("cpu")
+    seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if seen < shape.gpus_per_process:
+        raise MachineError(
+            Fault(
+                f"spec.machineParams.{shape.mode}.gpuIds",
+                f"gives each process {shape.gpus_per_process} GPUs (nccl), and this one sees {seen} of them.",
+                "Give ids that this machine has, or [] for the CPU (gloo); and see that torch is built for its driver.",
+            )
+        )
+    torch.cuda.set_device(0)
+    return torch.device("cuda", 0)
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective failed because of another rank. gloo has no error class of its own, only its name in it."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))
 
 
 def leave() -> None:
@@ -24,20 +56,29 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def any_rank(value: bool, device: torch.device) -> bool:
+def any_rank(value: bool) -> bool:
     """Whether `value` is true on any rank; every rank has to ask."""
+    return bool(maxima([float(value)])[0])
+
+
+def maxima(values: Sequence[float]) -> list[float]:
+    """The largest of each over all ranks; every rank gives equally many."""
     if not dist.is_initialized():
-        return value
-    flag = torch.tensor([int(value)], device=device)
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return bool(flag.item())
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.float64, device=_control_device())
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor.tolist()
 
 
-def wait_for_all() -> None:
-    if dist.is_initialized():
-        dist.barrier()
+def totals(values: Sequence[float]) -> list[float]:
+    """The sum of each over all ranks, added in rank order, so that it is the same number everywhere."""
+    if not dist.is_initialized():
+        return list(values)
+    own = torch.tensor(values, dtype=torch.float64, device=_control_device())
+    rows = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(rows, own)
+    return [sum(column) for column in zip(*(row.tolist() for row in rows), strict=True)]
 
 
-def seed_all(seed: int) -> None:
-    """The global generators, alike on every rank, so that models begin equal; `run.seed` is each rank's own."""
-    torch.manual_seed(seed)
+def _control_device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -18,22 +18,26 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import runonce
 from runonce.author import agree, entry
-from runonce.errors import Damaged, InputError, ParamsMutated, RunonceError
+from runonce.errors import Damaged, EntryError, Fault, InputError, LostPeer, ParamsMutated, RunonceError
 from runonce.experiment.canonical import parse
 from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.contract import (
     ATTEMPT,
+    CHECKPOINT_SECONDS,
     CONFIGURATION,
     DAMAGED_INPUT,
     DONE,
     INDEX,
     LIFELINE,
+    LOST_PEER,
     OUTPUT,
+    PEER_TIMEOUT,
     SPEC_FILE,
     STOPPED,
     Contract,
@@ -66,7 +70,7 @@ class Process:
     scratch: Path
     backend: Backend
 
-    def shard(self, *, metrics: Mapping[str, float], facts: Mapping[str, Any]) -> Shard:
+    def shard(self, *, metrics: Mapping[str, tuple[float, int]], facts: Mapping[str, Any]) -> Shard:
         contract = self.contract
         return Shard(
             cache_key=contract.cache_key,
@@ -76,7 +80,7 @@ class Process:
             attempt=self.attempt,
             index=self.index,
             files=(),
-            metrics={name: (value, 1) for name, value in metrics.items()},
+            metrics=metrics,
             facts=facts,
         )
 
@@ -96,6 +100,9 @@ def main() -> int:
     except (InputError, ParamsMutated) as error:
         print(f"error: {error}", file=sys.stderr)
         return CONFIGURATION
+    except LostPeer as error:
+        print(f"error: {error}", file=sys.stderr)
+        return LOST_PEER
     except RunonceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -148,7 +155,7 @@ def _work(process: Process, stop: StopRequest) -> int:
     inputs = _restore_inputs(process)
     if stop.asked:
         return STOPPED
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, tuple[float, int]]
     facts: Mapping[str, Any]
     total, coupled = process.contract.total, process.shape.coupled
     os.environ.update(rank_env(os.environ, index=process.index, total=total, coupled=coupled))
@@ -183,7 +190,7 @@ def _restore_inputs(process: Process) -> dict[str, Path]:
 
 def _run_config(
     process: Process, inputs: Mapping[str, Path], stop: StopRequest
-) -> tuple[int, Mapping[str, float], Mapping[str, Any]]:
+) -> tuple[int, Mapping[str, tuple[float, int]], Mapping[str, Any]]:
     spec, contract, shape = process.spec, process.contract, process.shape
     entry.add_to_path(os.getcwd())
     code_here = prove(spec, process.backend, process.scratch)
@@ -197,11 +204,13 @@ def _run_config(
     config.params = params
     _check_unchanged(before, params, skip, "building the config")
 
+    import torch
+
     from runonce.worker import group
     from runonce.worker.checkpoint import Checkpoints
 
-    device = group.join(coupled=shape.coupled, total=contract.total, shared=shape.shares_devices)
-    group.seed_all(spec.seed)
+    device = group.join(shape, timeout_s=_seconds(PEER_TIMEOUT, 600.0))
+    torch.manual_seed(spec.seed)  # alike on every rank, so that models begin equal
     run = WorkerRun(
         mode=contract.mode,
         params=params,
@@ -209,6 +218,7 @@ def _run_config(
         total_processes=contract.total,
         coupled=shape.coupled,
         device=device,
+        base_seed=spec.seed,
         seeds=process_seeds(spec.seed, contract.total),
         output=process.output,
         inputs=inputs,
@@ -221,18 +231,34 @@ def _run_config(
             index=process.index,
             scratch=process.scratch,
         ),
+        scratch=process.scratch,
         stop=stop,
+        checkpoint_s=_seconds(CHECKPOINT_SECONDS, 60.0),
+        quick=contract.quick,
     )
     code_here.check()
-    code = _call_loop(config, run)
-    run.close()
+    try:
+        code = _call_loop(config, run)
+    finally:
+        run.close()
     if code == DONE and stop.told:
         code = STOPPED
     if code == DONE:
         _check_unchanged(before, params, skip, f"{contract.mode}(run)")
         code_here.check()
-    group.leave()
-    return code, run.metrics, facts
+        group.leave()  # a lost rank would keep the others from leaving
+    return code, {name: (value, 1) for name, value in run.metrics.items()} | run.sums, facts
+
+
+def _seconds(name: str, default: float) -> float:
+    text = os.environ.get(name, "")
+    try:
+        value = float(text or default)
+    except ValueError:
+        value = -1.0
+    if not (isfinite(value) and value >= 0):
+        raise EntryError(Fault(f"env.{name}", f"is {text!r}; it is a number of seconds.", f"Write {default:g}."))
+    return value
 
 
 def _check_unchanged(before: bytes, params: ExperimentParameters, skip: tuple[str, ...], when: str) -> None:
@@ -250,9 +276,11 @@ def _call_loop(config: ExperimentConfig, run: WorkerRun) -> int:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except RunonceError:
         raise
-    except Exception:  # the author's loop: its traceback is what helps
+    except Exception as error:  # the author's loop: its traceback is what helps
+        from runonce.worker.group import is_lost_peer
+
         traceback.print_exc()
-        return 1
+        return LOST_PEER if is_lost_peer(error) else 1
     return DONE
 
 

@@ -1,0 +1,83 @@
+"""Where the engine is, for messages; and what becomes of an error of the author's code: its place, and how to go on."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from runonce.errors import EntryError, Fault, LoopError, LostPeer, RunonceError
+from runonce.worker.group import is_lost_peer
+
+# The same at every try; anything else (memory, a driver, a network) may go better at the next.
+_FINAL = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    NameError,
+    NotImplementedError,
+    AssertionError,
+    ImportError,
+    FileNotFoundError,
+)
+_NOT_THE_AUTHORS = (str(Path(__file__).parents[1]), *(sysconfig.get_paths()[name] for name in ("stdlib", "purelib")))
+
+
+@dataclass
+class Place:
+    """stage: its number from 1 on and its losses, empty outside of stages. step: of the whole training."""
+
+    mode: str
+    process_ind: int
+    total_processes: int
+    stage: str = ""
+    step: int | None = None
+
+    def __str__(self) -> str:
+        parts = [self.mode, f"process {self.process_ind} of {self.total_processes}"]
+        if self.stage:
+            parts.append(self.stage)
+        if self.step is not None:
+            parts.append(f"step {self.step}")
+        return ", ".join(parts)
+
+    def fault(self, what: str, fix: str = "", *, reason: str | None = None) -> EntryError:
+        return EntryError(Fault(str(self), what, fix), reason=reason)
+
+    @contextmanager
+    def calling(self, what: str, fix: str = "Mend it.", *, batch: Any = None) -> Iterator[None]:
+        """Errors of the author's code become ours, with the place, the line and the shapes of the batch."""
+        try:
+            yield
+        except RunonceError:
+            raise
+        except Exception as error:
+            if is_lost_peer(error):
+                raise LostPeer(f"{self}: another process is gone or hangs: {error}") from error
+            shown = f"{what} raised {type(error).__name__}: {error}{_line(error)}."
+            if batch is not None:
+                shown += f" The batch: {shapes(batch)}."
+            if isinstance(error, _FINAL):
+                raise self.fault(shown, fix) from error
+            raise LoopError(str(Fault(str(self), shown, fix))) from error
+
+
+def shapes(batch: Any) -> str:
+    """`float32 [64, 3], int64 [64]`; the first six tensors of a nest."""
+    tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor)]
+    shown = [f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}" for tensor in tensors]
+    return ", ".join(shown[:6]) + (", …" if len(shown) > 6 else "") or "no tensors"
+
+
+def _line(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((*_NOT_THE_AUTHORS, "<"))]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

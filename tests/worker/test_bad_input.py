@@ -1,0 +1,94 @@
+"""What cannot be trained is refused with mode, process, stage and the way out; exit code 78 is final."""
+
+from __future__ import annotations
+
+import pytest
+
+FINAL = 78
+
+
+def refused(job, code: int = FINAL) -> str:
+    assert set(job.start().wait()) == {code}, job.log(0)
+    text = job.log(0)
+    assert "Traceback" not in text
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said", "fix"),
+    [
+        ("nan", "train, process 0 of 1, stage 1 (square): the loss of step 1 is nan; there is no checkpoint yet.",
+         'TrainingPipeline(nonfinite="skip")'),
+        ("shapes", "train, process 0 of 1, stage 1 (square): loss 'square' raised RuntimeError: ",
+         "The batch: float64 [8, 4], float64 [8, 1]"),
+        ("no scalar", "loss 'square' returned a tensor [8, 1]; a loss is a tensor with one number",
+         "Return that, or (it, {name: number to log})."),
+        ("ends early", "stage 1 (square), step 5: Lying ended after 5 of the 7 tasks that its length promised",
+         "Let length be the tasks left in this epoch"),
+        ("never ends", "stage 1 (square): the sampler is endless, and the stage is to last for epochs",
+         "Give the sampler a length, or the stage max_stage_steps."),
+        ("no parameters", "train, process 0 of 1: the model has no parameter to train",
+         "Let create_model return a module with parameters"),
+        ("no data", "Line.make_sampler_fn raised FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/data.bin'",
+         "See that its data are there."),
+    ],
+)  # fmt: skip
+def test_each_names_its_place_and_the_way_out(job, wrong, said, fix):
+    text = refused(job(wrong=wrong), code=1 if wrong == "shapes" else FINAL)
+    assert said in text
+    assert fix in text
+
+
+def test_a_metric_that_is_no_sum_and_count(job):
+    job().run().commit()
+    text = refused(job(mode="test", wrong="metric"))
+    assert "test, process 0 of 1: metric 'error' returned float 0.5; a metric is (sum, count)" in text
+    assert "Return the sum over the batch and how many items it has" in text
+
+
+def test_samplers_of_different_lengths_would_wait_for_each_other(job):
+    text = refused(job(wrong="uneven", processes=2))
+    assert "those of the processes are 5 to 6; the longer would wait for the shorter for ever" in text
+
+
+def test_the_last_good_checkpoint_is_named(job):
+    text = refused(job("Turns", env={"RUNONCE_CHECKPOINT_S": "0"}, pause=0.05))
+    assert "the loss of step 6 is nan; the last good checkpoint is of step " in text
+
+
+def test_a_step_whose_loss_is_no_number_can_be_left_out(job):
+    trained = job("Turns", nonfinite="skip", processes=2).run()
+    assert "step 6 is left out: a gradient is no number" in trained.log(0)
+    assert all(value == value for _, value in trained.entries("square"))
+
+
+def test_processes_that_are_not_coupled_train_no_model_together(job):
+    text = refused(job(processes=2, coupled=False))
+    assert "train, process 0 of 2: the 2 processes are not coupled" in text
+    assert "Remove coupled: false, ask for nprocesses: 1, or override train." in text
+
+
+def test_gpus_that_are_not_there(job):
+    """nccl without a GPU, and more GPUs than the machine has."""
+    text = refused(job(gpus=[0, 1]))
+    assert "spec.machineParams.train.gpuIds: gives each process 2 GPUs (nccl), and this one sees 0 of them." in text
+
+
+def test_train_that_left_no_weights(job):
+    job("Weightless").run().commit()
+    text = refused(job("Weightless", mode="valid"))
+    assert "valid, process 0 of 1: the artifacts of train hold no weights.pt" in text
+
+
+@pytest.mark.parametrize("how", ["ends", "hangs"])
+def test_a_rank_that_is_lost_or_hangs_never_hangs_the_others(job, tmp_path, how):
+    """The victims say so with 76, so that the cause wins over them."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    env = {"HOW": how, "MARKS": str(marks), "RUNONCE_PEER_TIMEOUT_S": "3"}
+    started = job("Hanging", processes=3, env=env).start()
+    started.started[0].join(60)
+    started.started[2].join(60)
+    assert [started.started[rank].exitcode for rank in (0, 2)] == [76, 76], started.log(0)
+    assert "another process is gone or hangs" in started.log(0)
+    assert started.started[1].is_alive() == (how == "hangs")

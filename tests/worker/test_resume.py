@@ -1,0 +1,123 @@
+"""SIGKILL, and on again: the weights are those of a training that nobody disturbed, bit by bit."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+SEED = 20261124
+EVERY = {"RUNONCE_CHECKPOINT_S": "0.02", "RUNONCE_PEER_TIMEOUT_S": "10"}
+PACE = {"pause": 0.004, "epochs": 8, "dropout": 0.3, "stages": 2, "valid_every": 7, "keep": "best:-error"}
+
+
+def same(first, second) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def saved(job) -> list[str]:
+    """Names of the records of checkpoints in the store."""
+    return [stat.name for stat in job.backend.list(f"w/{job.key}/r/") if "/k/" in stat.name]
+
+
+def kill_at(job, draw: random.Random) -> None:
+    """SIGKILL of one rank, or of all, some time after the first checkpoint's first record, or within its writing."""
+    deadline = time.monotonic() + 60
+    while not saved(job) and any(process.is_alive() for process in job.started):
+        assert time.monotonic() < deadline, job.log(0)
+        time.sleep(0.001)
+    time.sleep(draw.uniform(0, 0.4))
+    if draw.random() < 0.5:
+        draw.choice(job.started).kill()
+    else:
+        job.kill()
+    job.wait()
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_after_kills_the_weights_and_the_log_are_those_of_an_undisturbed_training(job, processes):
+    draw = random.Random(SEED + processes)
+    undisturbed = job(processes=processes, folder="whole", **PACE).run()
+    killed = job(processes=processes, folder="killed", env=EVERY, **PACE)
+    for _ in range(3):
+        killed.start()
+        kill_at(killed, draw)
+        killed = killed.again()
+    killed.run()
+    assert same(killed.weights(), undisturbed.weights())
+    assert "goes on from the checkpoint of step" in killed.log(0)
+    for name in ("square", "size", "valid/error", "lr"):
+        assert killed.entries(name) == undisturbed.entries(name)
+
+
+def test_a_stopped_training_saves_at_once_and_goes_on(job):
+    """SIGTERM to one rank of two: both stop after the same step, with 75."""
+    undisturbed = job(processes=2, folder="whole", **PACE).run()
+    stopped = job(processes=2, folder="stopped", **PACE).start()
+    deadline = time.monotonic() + 60
+    while not (stopped.output(0) / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.5)
+    stopped.started[1].terminate()
+    codes = stopped.wait()
+    if codes != [0, 0]:
+        assert codes == [75, 75], stopped.log(0)
+        assert len(saved(stopped)) == 2
+    assert same(stopped.again().run().weights(), undisturbed.weights())
+
+
+def test_another_number_of_processes_goes_on_from_the_end_of_an_epoch_and_says_so(job):
+    params = {"pause": 0.005, "epochs": 10}
+    undisturbed = job(folder="whole", **params).run()
+    first = job(processes=2, folder="other", env=EVERY, **params).start()
+    deadline = time.monotonic() + 60
+    while not any("e/" in name and name.endswith("i1") and name[:-1] + "0" in saved(first) for name in saved(first)):
+        assert time.monotonic() < deadline, first.log(0)
+        time.sleep(0.005)
+    first.kill()
+    second = first.again(processes=1).run()
+    assert "the end of epoch" in second.log(0)
+    assert "2 processes saved it, and 1 can go on only from there" in second.log(0)
+    difference = max(float((second.weights()[n] - w).abs().max()) for n, w in undisturbed.weights().items())
+    assert difference < 1e-6
+    assert dict(second.entries("square")) == pytest.approx(dict(undisturbed.entries("square")), abs=1e-6)
+
+
+def test_early_stopping_goes_on_where_it_stood(job):
+    params = {"pause": 0.02, "epochs": 50}
+    first = job("Early", folder="a", env=EVERY, **params).start()
+    deadline = time.monotonic() + 60
+    while len(saved(first)) < 2:
+        assert time.monotonic() < deadline, first.log(0)
+        time.sleep(0.002)
+    first.kill()
+    assert first.again().run().entries("square")[-1][0] == 12
+
+
+def test_only_the_newest_checkpoints_are_kept(job):
+    trained = job(processes=2, env=EVERY, **PACE).run()
+    steps = {name.rpartition("/k/")[2].split("/")[0] for name in saved(trained)}
+    assert 2 <= len(steps) <= 3
+
+
+def test_a_damaged_checkpoint_is_passed_over_by_all(job):
+    first = job(processes=2, env=EVERY, **PACE).run()
+    newest = max(saved(first))
+    first.backend.put(newest, b"{}")
+    again = first.again().run()
+    assert "is passed over" in again.log(0) + again.log(1)
+    assert same(again.weights(), first.weights())
+
+
+def test_the_checkpoint_of_another_shape_is_refused(job):
+    first = job(env=EVERY, **PACE).run()
+    other = first.again()
+    other.params = replace(first.params, width=9)
+    assert other.start().wait() == [78]
+    assert "train, process 0 of 1: the checkpoint of step" in other.log(0)
+    assert "is of another model or optimizer" in other.log(0)
+    assert "Run with --overwrite to begin anew" in other.log(0)
