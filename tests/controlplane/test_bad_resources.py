@@ -1,0 +1,158 @@
+"""What a user gets wrong, by the real kubectl: the answer names the field, what is wrong, and the way out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import resource_cases
+import yaml
+from control_plane import wait_for
+
+from runonce.author.document import read_documents
+from runonce.errors import SpecError
+from runonce.experiment.canonical import parse
+from runonce.experiment.spec import LAST_APPLIED, parse_experiment
+
+GOOD = """
+apiVersion: runonce.dev/v1alpha1
+kind: Experiment
+metadata: {name: digits}
+spec:
+  config: digits:Digits
+  codeVersion: label:1
+  params: {lr: 0.1}
+  machineParams: {train: {nprocesses: 2}}
+"""
+
+# What is put in the place of what, and what the answer has to say.
+REFUSED = [
+    ("config: digits:Digits", "config: digits.py", ["spec.config", '"digits.py"', "module:Class is meant"]),
+    ("config: digits:Digits", "confg: digits:Digits", ['unknown field "spec.confg"']),
+    ("config: digits:Digits", "seed: 1", ["config and command are both missing", "Give config: module:Class"]),
+    ("label:1", "v1", ["spec.codeVersion", '"v1"', "source:<64 hex digits>, image, or label:", "runonce render"]),
+    ("nprocesses: 2", "nprocesses: two", ["spec.machineParams.train.nprocesses", "must be of type int"]),
+    ("nprocesses: 2", "nprocesses: 1.5", ["spec.machineParams.train.nprocesses", "must be of type int"]),
+    ("nprocesses: 2", "nprocesses: -1", ["spec.machineParams.train.nprocesses", "-1", "greater than or equal to 0"]),
+    ("nprocesses: 2", "nprocesses: 100001", ["100001", "less than or equal to 100000"]),
+    ("nprocesses: 2", "gpuIds: [0]", ["spec.machineParams.train.nprocesses", "is missing. Give nprocesses, or"]),
+    ("nprocesses: 2", "nprocesses: 2, gpuIds: [0, 1, 2]", ["gpuIds", "Give 2 or 4 ids, or a number of processes"]),
+    ("nprocesses: 2", "nprocesses: 2, gpuIds: [0]", ["gpuIds", "Give 2 ids; or coupled: false; or a gpuResource"]),
+    ("nprocesses: 2", "nprocesses: 2, gpuIds: [-1, 0]", ["gpuIds", "Give ids of GPUs alone, or [] for the CPU"]),
+    ("nprocesses: 2", "nprocesses: 2, gpuIds: [-2]", ["gpuIds[0]", "-2", "greater than or equal to -1"]),
+    ("{train: {nprocesses: 2}}", "{}", ["spec.machineParams", "Give train, valid or test"]),
+    ("{train: {nprocesses: 2}}", "{tran: {nprocesses: 2}}", ['unknown field "spec.machineParams.tran"']),
+    ("params: {lr: 0.1}", "params: [0.1]", ["spec.params", "must be of type object"]),
+    ("params: {lr: 0.1}", "env: {RUNONCE_MODE: x}", ["spec.env", "RUNONCE_MODE: is set by Runonce itself"]),
+    ("params: {lr: 0.1}", "env: {A-b=: x}", ["spec.env", "A-b=: the name of a variable is letters"]),
+    ("params: {lr: 0.1}", "env: {A: 1}", ["spec.env.A", "must be of type string"]),
+    ("params: {lr: 0.1}", "retries: 101", ["spec.retries", "101", "less than or equal to 100"]),
+    ("params: {lr: 0.1}", "ttlSecondsAfterFinished: 60", ["spec.ttlSecondsAfterFinished", "60", "equal to 3600"]),
+    ("params: {lr: 0.1}", "resources: {memory: 4 GB}", ["spec.resources.memory", '"4 GB"', "as 500m, 2 or 4Gi"]),
+    ("params: {lr: 0.1}", "volumes: [{name: d, mountPath: /d}]", ["spec.volumes[0]", "has none of", "Give one of them"]),
+    ("params: {lr: 0.1}", "volumes: [{name: d, mountPath: d, secret: s}]", ["mountPath", "as /data"]),
+    ("params: {lr: 0.1}", "tolerations: [{effect: NoSchedule}]", ["spec.tolerations[0]", "Give the key of the taint"]),
+    ("params: {lr: 0.1}", "hash: a b", ["spec.hash", '"a b"', "leave hash out to have it computed"]),
+    ("params: {lr: 0.1}", "suspend: 'yes'", ["spec.suspend", "must be of type boolean"]),
+    ("name: digits", "name: Digits_1", ["metadata.name", "Digits_1", "lower case alphanumeric"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "said"), REFUSED, ids=[new for _, new, _ in REFUSED])
+def test_a_mistake_is_refused_with_the_field_and_the_way_out(control_plane, namespace, old, new, said):
+    assert old in GOOD
+    done = control_plane.kubectl("apply", "-f", "-", stdin=GOOD.replace(old, new), namespace=namespace)
+    assert done.returncode == 1
+    assert [text for text in said if text not in done.stderr] == [], done.stderr
+    assert not control_plane.kubectl("get", "rexp", "-o", "name", namespace=namespace).stdout
+
+
+def apply_and_get(control_plane, namespace: str, text: str, *arguments: str) -> dict:
+    done = control_plane.kubectl("apply", *arguments, "-f", "-", stdin=text, namespace=namespace)
+    assert done.returncode == 0, done.stderr
+    return parse(control_plane.kubectl("get", "rexp", "digits", "-o", "json", namespace=namespace).stdout)
+
+
+def test_a_null_that_apply_dropped_is_found_by_the_reader(control_plane, namespace):
+    stored = apply_and_get(control_plane, namespace, GOOD.replace("{lr: 0.1}", "{lr: 0.1, warmup: null}"))
+    assert stored["spec"]["params"] == {"lr": 0.1}
+    assert LAST_APPLIED in stored["metadata"]["annotations"]
+    with pytest.raises(SpecError, match=r"spec\.params\.warmup: was null .* kubectl apply dropped it"):
+        parse_experiment(stored)
+
+
+# Without U+007F to U+009F, which kubectl itself refuses when it applies on the server side.
+ODD = {
+    "NFC é": "NFC é",
+    "NFD e\u0301": "NFD e\u0301",
+    "": "empty",
+    "a.b/c~d[0]": "\u2028\u2029\ufeff",
+    "emoji 🧪": "\U0010ffff",
+    "nul": "a\0b",
+    "a$(HOME)": "$(HOME) $$",
+    "lines": "a\nb\r\nc\t",
+    "deep": {"list": [1, [2, [3, {"x": []}]]], "map": {}},
+    "numbers": [0.1, 1e-7, 5e-324, 1.7976931348623157e308, 2**53 - 1, -(2**53) + 1, 1e21, -0.0],
+}
+
+
+@pytest.mark.parametrize("way", [(), ("--server-side",)], ids=["client side", "server side"])
+def test_odd_characters_and_numbers_have_one_key_in_a_file_and_from_the_server(control_plane, namespace, way):
+    text = json.dumps(yaml.safe_load(GOOD) | {"spec": yaml.safe_load(GOOD)["spec"] | {"params": ODD}})
+    (document,) = read_documents(text.encode(), name="odd.json")
+    stored = parse_experiment(apply_and_get(control_plane, namespace, text, *way))
+    assert stored.spec.keys() == parse_experiment(document.value).spec.keys()
+
+
+def test_the_largest_params_pass_and_one_byte_more_is_the_readers_to_refuse(control_plane, namespace):
+    room = 64 * 1024 - len('{"x":""}')
+    stored = apply_and_get(control_plane, namespace, GOOD.replace("{lr: 0.1}", f"{{x: {'a' * room}}}"))
+    parse_experiment(stored)
+    stored = apply_and_get(control_plane, namespace, GOOD.replace("{lr: 0.1}", f"{{x: {'a' * (room + 1)}}}"))
+    with pytest.raises(SpecError, match=r"spec\.params: is 65,537 bytes as JSON"):
+        parse_experiment(stored)
+
+
+def test_more_than_a_pod_can_be_told_is_the_readers_to_refuse(control_plane, namespace):
+    env = json.dumps({f"N{number}": "a" * 4000 for number in range(60)})
+    stored = apply_and_get(control_plane, namespace, GOOD.replace("params: {lr: 0.1}", f"env: {env}"), "--server-side")
+    with pytest.raises(SpecError, match=r"spec: is 2\d\d,\d\d\d bytes as JSON; pods are told up to 196,608"):
+        parse_experiment(stored)
+
+
+def test_what_an_earlier_schema_let_in_is_refused_in_the_same_words_and_its_status_can_still_be_written(
+    own_control_plane,
+):
+    """An administrator who updates the CRD does not look through what is stored."""
+    plane = own_control_plane
+    api = plane.api()
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/experiments.runonce.dev"
+    ours = api.get(path)
+    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    loose = {"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec", "value": free}
+    fields = {"op": "remove", "path": "/spec/versions/0/selectableFields"}
+    api.must("PATCH", path, [loose, fields], content="application/json-patch+json")
+    body = {
+        "apiVersion": "runonce.dev/v1alpha1",
+        "kind": "Experiment",
+        "metadata": {"name": "old"},
+        "spec": resource_cases.BASES[0] | {"machineParams": {"train": {"nprocesses": 2, "gpuIds": [0, 1, 2]}}},
+    }
+    experiments = "/apis/runonce.dev/v1alpha1/namespaces/default/experiments"
+    wait_for("the loose schema", lambda: api.request("POST", experiments, body).status in (201, 409))
+    strict = {"op": "replace", "path": "/spec/versions/0", "value": ours["spec"]["versions"][0]}
+    api.must("PATCH", path, [strict], content="application/json-patch+json")
+    other = body | {"metadata": {"name": "new"}}
+    wait_for("the strict schema", lambda: api.request("POST", experiments, other, dryRun="All").status == 422)
+    with pytest.raises(SpecError, match="3 different ids for 2 processes"):
+        parse_experiment(api.get(f"{experiments}/old"))
+    status = {"apiVersion": body["apiVersion"], "kind": "Experiment", "status": {"phase": "Failed"}}
+    answer = api.request(
+        "PATCH",
+        f"{experiments}/old/status",
+        status,
+        content="application/apply-patch+yaml",
+        fieldManager="r",
+        force="true",
+    )
+    assert answer.status == 200, answer.message
