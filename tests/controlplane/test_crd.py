@@ -48,10 +48,17 @@ def read(spec: dict) -> list[str]:
     return []
 
 
-def for_the_server(faults: list[str]) -> list[str]:
-    """Without what NOT_IN_RULES leaves to the controller: what is named in mappings that a server does not look into."""
+def for_the_server(spec: dict, faults: list[str]) -> list[str]:
+    """Without what NOT_IN_RULES leaves to the controller: names in mappings that a server does not look into, and how
+    many of very many ids differ."""
     fields = ("spec.hashExclude", "spec.hashAs", "spec.paramsOnlyIn")
-    return [fault for fault in faults if not (fault.startswith(fields) and ": names " in fault)]
+
+    def left(fault: str) -> bool:
+        mode = re.match(r"spec\.machineParams\.(\w+)\.gpuIds: has \d+ different ids for", fault)
+        many = mode is not None and len(spec["machineParams"][mode[1]]["gpuIds"]) > 512
+        return many or (fault.startswith(fields) and ": names " in fault)
+
+    return [fault for fault in faults if not left(fault)]
 
 
 def test_the_server_and_the_reader_agree_on_every_case_and_every_bound_is_met_from_both_sides(api, namespace, capsys):
@@ -59,7 +66,7 @@ def test_the_server_and_the_reader_agree_on_every_case_and_every_bound_is_met_fr
     total = 0
     for spec, chosen, alone in resource_cases.cases(SEED, CASES):
         total += 1
-        answer, faults = post(api, namespace, resource(spec), dryRun="All"), for_the_server(read(spec))
+        answer, faults = post(api, namespace, resource(spec), dryRun="All"), for_the_server(spec, read(spec))
         assert answer.status in (201, 400, 422), (answer, spec)
         taken = answer.status == 201
         assert taken == (not faults), (spec, faults, answer.message)
