@@ -26,11 +26,18 @@ _PUBLIC = {
     "Task": "runonce.experiment.sampler",
     "Run": "runonce.experiment.run",
     "Checkpoint": "runonce.experiment.run",
+    "run": "runonce.api.calls",
+    "sweep": "runonce.api.calls",
+    "Ran": "runonce.api.calls",
+    "results": "runonce.api.results",
+    "Result": "runonce.api.results",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from runonce.api.calls import Ran, run, sweep
+    from runonce.api.results import Result, results
     from runonce.experiment.config import ExperimentConfig, FrozenClassVariables
     from runonce.experiment.machine import MachineParams
     from runonce.experiment.params import ExperimentParameters, load, only_in, render, set_hash_functions

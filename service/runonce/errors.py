@@ -12,6 +12,8 @@ RunonceError
 │   └── CodeError       a code version that is missing, wrong, or cannot be proved
 ├── OnlyIn              a field read in a mode to which it does not belong
 ├── ParamsMutated       parameters changed after they were hashed
+├── RunFailed           a run that ended without a result
+├── RunStopped          a run that was interrupted after a checkpoint; run again, it goes on
 ├── LoopError           the author's code failed inside the engine; another try may go better
 ├── LostPeer            a coupled process went away or hangs; the cause is there, not here
 ├── StoreError          the store did not answer as it should; retried, never taken for a miss
@@ -163,6 +165,13 @@ class OnlyIn(RunonceError): ...
 
 
 class ParamsMutated(RunonceError): ...
+
+
+class RunFailed(RunonceError): ...
+
+
+class RunStopped(RunonceError):
+    exit_code = 75
 
 
 class LoopError(RunonceError): ...

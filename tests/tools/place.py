@@ -27,7 +27,6 @@ GROUP = "/apis/runonce.dev/v1alpha1"
 def grant(plane: ControlPlane) -> None:
     """The controller's rights, and no other."""
     api = plane.api()
-    _ensure_crd(plane)
     role = {"metadata": {"name": "runonce"}, "rules": rules(RULES + LEASE_RULES)}
     subject = {"kind": "User", "name": CONTROLLER, "apiGroup": "rbac.authorization.k8s.io"}
     binding = {
@@ -38,27 +37,6 @@ def grant(plane: ControlPlane) -> None:
     for path, body in (("clusterroles", role), ("clusterrolebindings", binding)):
         answer = api.request("POST", f"/apis/rbac.authorization.k8s.io/v1/{path}", body)
         assert answer.status in (201, 409), answer
-
-
-def _ensure_crd(plane: ControlPlane) -> None:
-    api = plane.api()
-    if api.request("GET", f"{GROUP}/experiments").status == 200:
-        return
-    free = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {
-        "name": "v1alpha1",
-        "served": True,
-        "storage": True,
-        "subresources": {"status": {}},
-        "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": free, "status": free}}},
-    }
-    names = {"kind": "Experiment", "plural": "experiments", "shortNames": ["rexp"]}
-    body = {
-        "metadata": {"name": "experiments.runonce.dev"},
-        "spec": {"group": "runonce.dev", "names": names, "scope": "Namespaced", "versions": [version]},
-    }
-    api.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body)
-    wait_for("the CRD", lambda: api.request("GET", f"{GROUP}/experiments").status == 200)
 
 
 def spec(**changes: Any) -> dict[str, Any]:

@@ -97,3 +97,15 @@ def test_a_worker_that_waits_ends_when_the_queue_is_closed():
     queue.close()
     thread.join(20)
     assert got == [None]
+
+
+def test_a_key_that_a_worker_has_had_for_long_is_named_until_it_is_done_with():
+    clock = Clock()
+    queue = WorkQueue(clock=clock)
+    queue.add("a")
+    queue.get()
+    clock.now = 10.0
+    assert queue.slow(9.0) == ["a"]
+    assert queue.slow(10.0) == []
+    queue.done("a")
+    assert queue.slow(9.0) == []

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runonce.api.target import Located, completed
 from runonce.errors import InputError, NotFound, Refused
 from runonce.experiment.spec import API_VERSION, to_resource
-from runonce.experiment.status import Status
+from runonce.experiment.status import ModeStatus, Status
 from runonce.kube.informer import Informer
-from runonce.kube.objects import ExperimentObject
+from runonce.kube.objects import ExperimentObject, ListOf, PodObject
 from runonce.kube.transport import Api
 
 MANAGER = "runonce-submit"  # of what a user gave; the controller's own is another
@@ -55,8 +55,6 @@ def send_code(found: Sequence[Located], store: str) -> list[str]:
 
 def list_all(api: Api, namespace: str) -> list[ExperimentObject]:
     """The Experiments of a namespace, as they stand. Raises InputError, ApiError."""
-    from runonce.kube.objects import ListOf
-
     try:
         data = api.get(_path(namespace))
     except NotFound as error:
@@ -119,6 +117,24 @@ def follow(
     finally:
         informer.stop()
     return last
+
+
+def log_lines(api: Api, namespace: str, mode: ModeStatus, index: int, *, following: bool) -> Iterator[str]:
+    """The log of one process of the mode's Job. Raises InputError where nothing of it is left."""
+    selector = f"batch.kubernetes.io/controller-uid={mode.job_uid},batch.kubernetes.io/job-completion-index={index}"
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    listed = ListOf[PodObject].model_validate_json(api.get(pods, labelSelector=selector)).items
+    if not listed:
+        if mode.failure is not None and mode.failure.index == index:
+            yield from mode.failure.log_tail.splitlines()
+            return
+        raise InputError.of(
+            "", f"process {index} has no pod.", f"It has {mode.total} processes; see `kubectl get pods`."
+        )
+    path = f"{pods}/{listed[-1].metadata.name}/log"
+    query = {"follow": "true"} if following else {}
+    for line in api.lines(path, silence_s=24 * 3600.0, **query):
+        yield line.decode("utf-8", "replace")
 
 
 def status_of(found: ExperimentObject) -> Status:

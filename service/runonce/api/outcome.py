@@ -95,6 +95,7 @@ class Context:
     """What all experiments of one call share.
 
     overwrite: make the result anew, whatever is there. at_once: experiments that run at one time.
+    quick: 0, or the steps of a trial.
     """
 
     settings: Settings
@@ -102,6 +103,7 @@ class Context:
     overwrite: bool = False
     modes: Sequence[str] = ()
     at_once: int = 1
+    quick: int = 0
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def asked(self, name: str, inputs: Mapping[str, Sequence[str]]) -> list[str]:

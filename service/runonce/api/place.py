@@ -7,18 +7,26 @@ from pathlib import Path
 
 from runonce.errors import InputError
 
+MAX_BYTES = 64 * 2**20  # of a file of experiments, each of which an API server takes up to 1.5 MiB of
+
 
 def read_target(target: str) -> tuple[bytes, Path]:
     """The bytes of a file or of standard input (`-`), and the folder that they belong to. Raises InputError."""
-    if target == "-":
-        return sys.stdin.buffer.read(), Path.cwd()
-    path = Path(target)
+    folder = Path.cwd()
     try:
-        return path.read_bytes(), path.absolute().parent
+        if target == "-":
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            folder = Path(target).absolute().parent
+            with open(target, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise InputError.of(
-            "", f"{target} cannot be read: {error.strerror}.", "Name a file, - for standard input, or module:Class."
-        ) from error
+        fix = "Name a file, - for standard input, or module:Class."
+        raise InputError.of("", f"{target or '(no name)'} cannot be read: {error.strerror}.", fix) from error
+    if len(data) > MAX_BYTES:
+        fix = "Keep data in a file of its own that a parameter names."
+        raise InputError.of("", f"{target} has more than {MAX_BYTES // 2**20} MiB, so it holds no experiments.", fix)
+    return data, folder
 
 
 def search_from(folder: Path) -> None:

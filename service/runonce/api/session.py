@@ -9,7 +9,8 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 
 from runonce.api.changes import point_text
 from runonce.api.outcome import STOPPED_MESSAGE, Context, Outcome, Outcomes, hit
@@ -151,11 +152,13 @@ class Session:
             inputs=inputs,
             token=token,
             extra_env=self._env(mode),
+            quick=self._context.quick,
         )
 
     def _env(self, mode: str) -> dict[str, str]:
         """The worker finds the code where this process found it; what runs at once shares the cores."""
-        env = {"PYTHONPATH": os.pathsep.join([*sys.path[:2], *filter(None, [os.environ.get("PYTHONPATH")])])}
+        folders = [*_own_folders(), *filter(None, [os.environ.get("PYTHONPATH")])]
+        env = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
         if self._context.at_once > 1 and "OMP_NUM_THREADS" not in os.environ:
             processes = self._context.at_once * max(1, self._located.spec.shape(mode, local=True).parallelism)
             env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
@@ -191,6 +194,15 @@ class Session:
             exit_code=2 if first.exit_code == CONFIGURATION else 1,
             log_tail=first.log_tail,
         )
+
+
+def _own_folders() -> Iterator[str]:
+    """Where this process looks for modules before it looks among those of Python and those that are installed."""
+    for folder in sys.path:
+        if Path(folder).is_relative_to(sys.base_prefix):
+            return
+        if not Path(folder).is_relative_to(sys.prefix):
+            yield os.path.abspath(folder)
 
 
 def _check(located: Located) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def locate_given(target: Target, changes: Changes, axes: Axes) -> list[Located]:
     if not isinstance(target, str | Path):
         return _checked(_of_class(*_named(target), changes, grid))
     name = str(target)
-    if name != "-" and not Path(name).exists() and _CLASS.fullmatch(name):
+    if name != "-" and not exists(name) and _CLASS.fullmatch(name):
         return _checked(_of_class(name, None, changes, grid))
     data, folder = read_target(name)
     search_from(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -43,13 +44,15 @@ def prove_code(spec: ExperimentSpec, folder: Path, kept: Path | None = None) -> 
 
 
 def keep_modules(folder: Path, modules: SourceList) -> None:
+    """Remember what is behind a digest. It only serves a better message, so where nothing can be written, none is."""
     path = folder / f"{modules.digest()}.json"
-    if path.exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({"format": 1, "modules": modules.modules, "packages": modules.packages}))
-    temporary.rename(path)
+    with contextlib.suppress(OSError):
+        if path.exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps({"format": 1, "modules": modules.modules, "packages": modules.packages}))
+        temporary.rename(path)
 
 
 def read_modules(folder: Path, version: str) -> SourceList | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -22,6 +23,7 @@ _COMMANDS = {
     "version": "look",
     "store": "store",
     "submit": "cluster",
+    "cluster": "cluster",
     "controller": "controller",
     "worker": "worker",
 }
@@ -47,6 +49,7 @@ def runonce() -> None:
 
 def main() -> None:
     """Entry point of the program. Exit codes: 0 done or cached, 1 failed, 2 wrong input, 75 stopped and resumable."""
+    _open_streams()
     try:
         code = runonce.main(prog_name="runonce", standalone_mode=False)
     except click.ClickException as error:
@@ -61,8 +64,41 @@ def main() -> None:
     except RunonceError as error:
         click.echo(f"error: {error}", err=True)
         code = error.exit_code
-    except BrokenPipeError:
-        # The reader has seen enough; without this the interpreter would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
         code = 1
+        if error.filename is None:
+            # Its output cannot be written; without this the interpreter would complain at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # whose reader has seen enough
+            click.echo(f"error: {_surroundings(error)}", err=True)
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """A standard stream that is closed reads as empty and swallows what is written; and what a terminal cannot show is
+    no reason to fail.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # or the next file that is opened would be taken for the stream
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115 - for as long as the program runs
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _surroundings(error: OSError) -> str:
+    """What the machine did not let us do, and what can be done about it."""
+    from pathlib import Path
+
+    from runonce.settings import Settings
+
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the working directory is gone. Change into one that is there."
+    home = Settings.from_env().home
+    said = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror or error}."
+    if error.filename and Path(str(error.filename)).absolute().is_relative_to(home):
+        said += " Let RUNONCE_HOME name a folder that can be written; what Runonce remembers lies there."
+    return said

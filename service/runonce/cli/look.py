@@ -195,7 +195,7 @@ def render(target: str | None, file: str | None, params: Sequence[str], grid: Se
     if output == "json":
         click.echo(json.dumps(resources if grid else _single(resources), indent=2))
     else:
-        click.echo(write_documents(resources), nl=False)
+        click.echo(write_documents(resources).encode(), nl=False)  # a file of YAML is UTF-8, whatever a terminal speaks
 
 
 # --- version ------------------------------------------------------------------------------------------------

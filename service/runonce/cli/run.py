@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from os.path import isfile
 
 import click
 
@@ -26,6 +26,7 @@ from runonce.store.url import open_store
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Experiments that run at one time.")
 @click.option("--mode", "modes", multiple=True, type=click.Choice(MODES), help="Only this mode, and what it needs.")
 @click.option("--overwrite", is_flag=True, help="Make the result anew.")
+@click.option("--quick", type=click.IntRange(1), metavar="N", help="A trial of N steps a stage; nothing is kept.")
 @store_option
 @json_option
 def run(
@@ -36,6 +37,7 @@ def run(
     modes: Sequence[str],
     store: str | None,
     overwrite: bool,
+    quick: int | None,
     output: str,
 ) -> int:
     """Run experiments here, or take their results from the store.
@@ -45,8 +47,10 @@ def run(
     """
     settings = Settings.from_env()
     backend = open_store(store or settings.store)
-    context = Context(settings=settings, backend=backend, overwrite=overwrite, modes=modes, at_once=jobs)
-    results = None if params or grid or overwrite or target == "-" else _known_hits(target, context)
+    context = Context(
+        settings=settings, backend=backend, overwrite=overwrite, modes=modes, at_once=jobs, quick=quick or 0
+    )
+    results = None if params or grid or overwrite or quick or target == "-" else _known_hits(target, context)
     if results is None:
         results = _run(target, params, grid, context)
     if output == "json":
@@ -67,15 +71,19 @@ def _run(target: str, params: Sequence[str], grid: Sequence[str], context: Conte
     from runonce.api.target import locate
 
     found = locate(target, params, grid)
+    if context.quick:
+        from runonce.api.quick import run_quick
+
+        return run_quick(found, context, Screen())
     results = run_all(found, context, Screen())
-    if not params and not grid and Path(target).is_file():
+    if not params and not grid and isfile(target):
         known.keep(context.settings.known, read_target(target)[0], found)
     return results
 
 
 def _known_hits(target: str, context: Context) -> list[Ended] | None:
     """The results of a file that was read before, if all of them are in the store; None for the long way."""
-    if not Path(target).is_file():
+    if not isfile(target):
         return None
     data, folder = read_target(target)
     found = known.find(context.settings.known, data)

@@ -60,7 +60,6 @@ class Controller:
         self._jobs: dict[str, KubeJobs] = {}
         self._stores: dict[str, Backend] = {}
         self._leases: dict[tuple[str, str], Leases] = {}
-        self._busy: dict[str, float] = {}  # key to when its pass began
         self._calls: Counter[str] = Counter()
         self._election = None
         if elect is not None:
@@ -222,11 +221,7 @@ class Controller:
             if not self.leads():
                 self._queue.failed(key)
                 continue
-            self._busy[key] = time.monotonic()
-            try:
-                self._look(key)
-            finally:
-                del self._busy[key]
+            self._look(key)
 
     def _look(self, key: str) -> None:
         try:
@@ -259,8 +254,7 @@ class Controller:
         """What has gone silent. A server that does not answer is no fault of this process."""
         if not self._stop.is_set() and any(informer.idle_s() > 2 * SILENCE_S for informer in self._all()):
             return "a watch has gone silent"
-        now = time.monotonic()
-        slow = [key for key, begun in list(self._busy.items()) if now - begun > SLOW_S]
+        slow = self._queue.slow(SLOW_S)
         return f"a pass does not end: {slow[0]}" if slow else ""
 
     def _not_ready(self) -> str:

@@ -20,7 +20,7 @@ class WorkQueue:
         self._changed = threading.Condition()
         self._ready: deque[str] = deque()
         self._waiting: dict[str, float] = {}  # keys in `_ready`, since when
-        self._active: set[str] = set()
+        self._active: dict[str, float] = {}  # keys that a worker has, since when
         self._again: set[str] = set()
         self._later: list[tuple[float, str]] = []
         self._due: dict[str, float] = {}  # the earliest time of a key in `_later`; other entries of it are void
@@ -54,7 +54,7 @@ class WorkQueue:
                 if self._ready:
                     key = self._ready.popleft()
                     del self._waiting[key]
-                    self._active.add(key)
+                    self._active[key] = self._clock()
                     return key
                 self._changed.wait(self._later[0][0] - self._clock() if self._later else None)
 
@@ -85,8 +85,14 @@ class WorkQueue:
         with self._changed:
             return self._clock() - self._waiting[self._ready[0]] if self._ready else 0.0
 
+    def slow(self, seconds: float) -> list[str]:
+        """Keys that a worker has had for longer."""
+        with self._changed:
+            now = self._clock()
+            return [key for key, since in self._active.items() if now - since > seconds]
+
     def _finish(self, key: str) -> None:
-        self._active.discard(key)
+        self._active.pop(key, None)
         if key in self._again:
             self._again.discard(key)
             self.add(key)

@@ -46,6 +46,7 @@ class ModeOf:
     extra_env: Mapping[str, str] | None = None
     earlier: Earlier | None = None
     others_want: Callable[[Sequence[Owner]], bool] = lambda owners: False
+    quick: int = 0  # as in the contract
 
     @property
     def job_name(self) -> str:
@@ -95,6 +96,7 @@ class ModeOf:
             store=self.store,
             name=self.name,
             inputs=self.inputs or {},
+            quick=self.quick,
         )
         env = {**(self.extra_env or {}), **self.spec.env, **(block.env if block else {}), **contract.to_env()}
         return JobPlan(

@@ -109,10 +109,14 @@ class Api:
 
     def watch(self, path: str, *, silence_s: float = SILENCE_S, **query: str) -> Watch:
         """Events as they come, until the server ends it. Raises Unreachable after silence_s without a byte."""
-        response = self._send("GET", path, {**query, "watch": "true"}, None, _JSON, (self._timeout_s, silence_s))
+        return self.lines(path, silence_s=silence_s, **query, watch="true")
+
+    def lines(self, path: str, *, silence_s: float = SILENCE_S, **query: str) -> Watch:
+        """An answer line by line, while it comes; empty lines are left out."""
+        response = self._send("GET", path, query, None, _JSON, (self._timeout_s, silence_s))
         raw = response.response
         if raw.status != 200:
-            raise self._error("watch", path, raw)
+            raise self._error("GET", path, raw)
         return Watch(raw, path)
 
     def close(self) -> None:
