@@ -1,0 +1,159 @@
+"""Publish and verified restore through S3 beside s5cmd, rclone, obstore and plain boto3 on the same server, in turns.
+
+Ours hashes every file, writes a record, and verifies all that it reads; the others copy. Ratios are medians of the rates'
+ratios of one round, ours to theirs: above 1 is faster than theirs. CPU is the client's own, in seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+import boto3
+import obstore
+from obstore.store import S3Store
+from weed import KEY, RECORDS, REGION, SECRET, Weed, running
+
+from runonce.experiment.manifest import Shard
+from runonce.store.publish import publish_shard
+from runonce.store.restore import restore_files
+from runonce.store.url import open_store
+
+SAMPLES = int(os.environ.get("RUNONCE_SAMPLES", "3"))
+ROWS = {"1000 × 64 KiB": (1000, 64 << 10), "10 × 100 MiB": (10, 100 << 20)}
+BIN = Path(sys.executable).parent
+
+Tool = Callable[[Weed, Path, Path, str], tuple[Callable[[], object], Callable[[], object]]]
+
+
+def ours(server: Weed, out: Path, back: Path, prefix: str):
+    backend = open_store(server.url(prefix))
+    shard = Shard(cache_key="ab" * 32, mode="train", round="r", total=1, attempt="a", index=0, files=())
+    made: list[Shard] = []
+    return lambda: made.append(publish_shard(backend, out, shard)), lambda: restore_files(backend, made[0].files, back)
+
+
+def s5cmd(server: Weed, out: Path, back: Path, prefix: str):
+    env = {**os.environ, "S3_ENDPOINT_URL": server.endpoint, "AWS_REGION": REGION}
+    call = [BIN / "s5cmd", "--log", "error", "cp"]
+    there = f"s3://{RECORDS}/{prefix}/"
+    return (
+        lambda: subprocess.run([*call, f"{out}/", there], env=env, check=True),
+        lambda: subprocess.run([*call, f"{there}*", f"{back}/"], env=env, check=True),
+    )
+
+
+def rclone(server: Weed, out: Path, back: Path, prefix: str):
+    env = {
+        **os.environ, "RCLONE_CONFIG": "/dev/null", "RCLONE_S3_PROVIDER": "SeaweedFS", "RCLONE_S3_ENDPOINT": server.endpoint,
+        "RCLONE_S3_ENV_AUTH": "true", "RCLONE_S3_REGION": REGION, "RCLONE_S3_NO_CHECK_BUCKET": "true",
+    }  # fmt: skip
+    call = [BIN / "rclone", "-q", "copy"]
+    there = f":s3:{RECORDS}/{prefix}"
+    return (
+        lambda: subprocess.run([*call, out, there], env=env, check=True),
+        lambda: subprocess.run([*call, there, back], env=env, check=True),
+    )
+
+
+def plain_boto3(server: Weed, out: Path, back: Path, prefix: str):
+    client = boto3.client("s3", endpoint_url=server.endpoint, region_name=REGION)
+
+    def each(work: Callable[[str], object]) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, os.listdir(out)))
+
+    return (
+        lambda: each(lambda name: client.upload_file(str(out / name), RECORDS, f"{prefix}/{name}")),
+        lambda: each(lambda name: client.download_file(RECORDS, f"{prefix}/{name}", str(back / name))),
+    )
+
+
+def with_obstore(server: Weed, out: Path, back: Path, prefix: str):
+    store = S3Store(
+        RECORDS, prefix=prefix, endpoint=server.endpoint, region=REGION, access_key_id=KEY, secret_access_key=SECRET,
+        client_options={"allow_http": True},
+    )  # fmt: skip
+
+    def get(name: str) -> None:
+        with (back / name).open("wb") as file:
+            for chunk in obstore.get(store, name).stream():
+                file.write(chunk)
+
+    def each(work: Callable[[str], object]) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, os.listdir(out)))
+
+    return lambda: each(lambda name: obstore.put(store, name, out / name)), lambda: each(get)
+
+
+TOOLS: dict[str, Tool] = {
+    "ours": ours,
+    "s5cmd": s5cmd,
+    "rclone": rclone,
+    "boto3": plain_boto3,
+    "obstore": with_obstore,
+}
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds, and seconds of CPU of this process and of those it started."""
+    before = _cpu()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started, _cpu() - before
+
+
+def _cpu() -> float:
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def once(
+    server: Weed, out: Path, folder: Path, turn: int
+) -> dict[str, tuple[tuple[float, float], tuple[float, float]]]:
+    found = {}
+    names = list(TOOLS)
+    for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        back = folder / "back"
+        back.mkdir()
+        put, get = TOOLS[name](server, out, back, f"bench/{uuid.uuid4().hex}")
+        found[name] = timed(put), timed(get)
+        assert len(os.listdir(back)) == len(os.listdir(out)), name
+        shutil.rmtree(back)
+    return found
+
+
+def main() -> None:
+    os.environ |= {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    with tempfile.TemporaryDirectory() as name, running(Path(name) / "weed") as server:
+        print(f"{'':26} {'tool':8} {'s':>7} {'CPU s':>6} {'ours / theirs':>14}")
+        for row, (number, size) in ROWS.items():
+            out = Path(name) / "out"
+            out.mkdir()
+            for i in range(number):
+                (out / f"{i}").write_bytes(os.urandom(size))
+            rounds = [once(server, out, Path(name), turn) for turn in range(SAMPLES)]
+            for what, step in (("publish", 0), ("restore", 1)):
+                for tool in TOOLS:
+                    seconds = statistics.median(found[tool][step][0] for found in rounds)
+                    cpu = statistics.median(found[tool][step][1] for found in rounds)
+                    ratio = statistics.median(found[tool][step][0] / found["ours"][step][0] for found in rounds)
+                    print(f"{row + ' ' + what:26} {tool:8} {seconds:7.2f} {cpu:6.2f} {ratio:14.2f}", flush=True)
+            shutil.rmtree(out)
+
+
+if __name__ == "__main__":
+    main()
