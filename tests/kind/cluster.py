@@ -146,6 +146,8 @@ class Cluster:
         """One for a test, under a Pod Security standard, with the store's credentials and this machine's torch."""
         labels = {"pod-security.kubernetes.io/enforce": security}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+        # One that an earlier test of this name left in a kept cluster is bound to a claim that is gone.
+        self.kubectl("delete", "persistentvolume", f"site-{name}", "--ignore-not-found")
         self.apply(_credentials(name), *_site(name))
 
     def fake_gpus(self, resource: str, count: int) -> None:

@@ -34,6 +34,10 @@ def condition(experiment: dict[str, Any], kind: str) -> dict[str, Any]:
     return dict(found.get(kind, {}))
 
 
+def test_the_chart_is_healthy(cluster):
+    cluster.call("helm", "test", "runonce", "--namespace", SYSTEM, "--timeout", "2m")
+
+
 def test_gpus_are_asked_for_by_name_and_what_no_node_has_waits_with_the_reason(cluster, namespace):
     cluster.fake_gpus("example.com/gpu", 2)
     experiment = program("some", "echo done > $RUNONCE_OUTPUT/x", nprocesses=4, profile="fake")
