@@ -48,6 +48,7 @@ prove: $(VENV)/ready ## the long proofs: thousands of generated files, fifty kil
 	RUNONCE_CASES=20000 RUNONCE_KILLS=50 $(RUN) pytest -q -n 2 tests/unit/test_document_differential.py tests/local/test_kill.py
 	RUNONCE_CASES=6000 $(RUN) pytest -q tests/controlplane/test_crd.py
 	RUNONCE_PROVE=1 $(RUN) pytest -q -n 2 tests/controlplane/test_controller_killed.py tests/controlplane/test_controller_soak.py
+	$(RUN) pytest -q -rP tests/store/test_crash.py
 
 chart: $(VENV)/ready ## the chart linted, rendered and compared with its schema; needs helm
 	$(RUN) pytest -q -n 2 tests/chart

@@ -1,0 +1,219 @@
+"""Commands about results that are there: list them, take their files out of the store, take them away."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+
+from runonce.api.results import Result
+from runonce.cli.chosen import choose, complete_results, mode_option, newest
+from runonce.cli.options import json_option, open_given, store_option
+from runonce.cli.text import size_text, table, value_text
+from runonce.cli.waiting import Waiting
+from runonce.errors import Damaged, InputError
+from runonce.experiment.manifest import Commit
+from runonce.store.backend import Backend
+from runonce.store.commit import DamagedCommit, probe
+from runonce.store.restore import restore
+
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]…", shell_complete=complete_results)
+@mode_option
+@store_option
+@json_option
+def ls(names: Sequence[str], modes: Sequence[str], store: str | None, output: str) -> None:
+    """The results in the store, newest first; of these names or keys alone, if any are given."""
+    backend = open_given(store)
+    if names:
+        found = choose(backend, names, modes)
+    else:
+        found = [commit for commit in _all(backend) if not modes or commit.mode in modes]
+    found.sort(key=lambda commit: (-commit.created, commit.name, commit.mode))
+    if output == "json":
+        click.echo(json.dumps([_json(commit) for commit in found], indent=2))
+    elif found:
+        click.echo(table(("NAME", "MODE", "KEY", "MADE", "FILES", "SIZE", "METRICS"), [_row(one) for one in found]))
+    else:
+        click.echo(f"no results in {backend.url}", err=True)
+
+
+def _all(backend: Backend) -> list[Commit]:
+    found = []
+    with Waiting() as tell:
+        for number, entry in enumerate(backend.list("c/")):
+            tell("reading results", number)
+            try:
+                commit = probe(backend, entry.name.rpartition("/")[2])
+            except DamagedCommit as error:
+                click.echo(f"warning: {error} See `runonce verify`.", err=True)
+                continue
+            if commit is not None:
+                found.append(commit[0])
+    return found
+
+
+def _row(commit: Commit) -> tuple[str, ...]:
+    metrics = "  ".join(f"{name}={value_text(value)}" for name, value in sorted(commit.metrics.items())[:3])
+    made = datetime.fromtimestamp(commit.created).strftime("%Y-%m-%d %H:%M")
+    key = commit.cache_key[:12]
+    return commit.name, commit.mode, key, made, str(commit.files), size_text(commit.size), metrics
+
+
+def _json(commit: Commit) -> dict[str, Any]:
+    return {
+        "name": commit.name,
+        "mode": commit.mode,
+        "cacheKey": commit.cache_key,
+        "created": commit.created,
+        "files": commit.files,
+        "size": commit.size,
+        "nprocesses": commit.total,
+        "manifest": commit.manifest,
+        "metrics": dict(commit.metrics),
+    }
+
+
+# --- pull, export -------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("result", metavar="RESULT", shell_complete=complete_results)
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
+@mode_option
+@store_option
+@json_option
+def pull(result: str, folder: Path | None, modes: Sequence[str], store: str | None, output: str) -> None:
+    """Write a result's files into FOLDER, every byte verified; your own copies, free to change.
+
+    RESULT is a name (its newest result of each mode) or the first digits of a key. Without FOLDER each mode gets one
+    of its own here, <name>-<mode>-<digits of the key>.
+    """
+    backend = open_given(store)
+    found = newest(choose(backend, [result], modes))
+    if folder is not None and len(found) > 1:
+        names = ", ".join(one.mode for one in found)
+        raise InputError.of("FOLDER", f"is one, and {result} has the modes {names}.", "Name one with --mode.")
+    pulled = []
+    for made in found:
+        target = folder or Path(f"{made.name}-{made.mode}-{made.cache_key[:12]}")
+        _check_empty(target)
+        with Waiting() as tell:
+            tell("restoring files", made.files)
+            _restore(backend, made, target)
+        pulled.append({"name": made.name, "mode": made.mode, "cacheKey": made.cache_key, "folder": str(target)})
+        if output == "text":
+            click.echo(f"{target}  {made.files} files, {size_text(made.size)}")
+    if output == "json":
+        click.echo(json.dumps(pulled, indent=2))
+
+
+def _check_empty(target: Path) -> None:
+    if target.exists() and any(target.iterdir()):
+        raise InputError.of("FOLDER", f"{target} has files in it, which would be mixed up.", "Name a new folder.")
+
+
+def _restore(backend: Backend, commit: Commit, target: Path) -> None:
+    try:
+        restore(backend, Result(backend, commit).manifest, target)
+    except Damaged as error:
+        raise Damaged(f"{error} `runonce verify {commit.cache_key[:12]}` makes it a miss; then run again.") from error
+    except OSError as error:
+        raise InputError.of("FOLDER", f"{target} cannot be written: {error.strerror}.", "Name another.") from error
+
+
+@click.command()
+@click.argument("result", metavar="RESULT", shell_complete=complete_results)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@mode_option
+@store_option
+def export(result: str, file: Path, modes: Sequence[str], store: str | None) -> None:
+    """Write a result into one archive, for those who have no store: FILE is .tar, .tar.gz, .tgz or .zip.
+
+    Beside the files it holds runonce.json: the parts of the key, parameters, metrics, versions.
+    """
+    if not file.name.endswith(ARCHIVES):
+        raise InputError.of("FILE", f"{file.name} is no kind of archive.", f"Let it end in {', '.join(ARCHIVES)}.")
+    if file.exists():
+        raise InputError.of("FILE", f"{file} is there already.", "Name another, or remove it.")
+    backend = open_given(store)
+    found = newest(choose(backend, [result], modes))
+    if len(found) > 1:
+        names = ", ".join(one.mode for one in found)
+        raise InputError.of("RESULT", f"{result} has the modes {names}.", "Name one with --mode.")
+    made = found[0]
+    with TemporaryDirectory(prefix=".runonce-", dir=file.absolute().parent) as scratch, Waiting() as tell:
+        tell("restoring files", made.files)
+        _restore(backend, made, Path(scratch) / "files")
+        # Under its name only when it is whole.
+        unfinished = Path(scratch) / file.name
+        _pack(unfinished, Path(scratch) / "files", f"{made.name}-{made.mode}", _provenance(Result(backend, made)))
+        unfinished.rename(file)
+    click.echo(f"{file}  {made.files} files, {size_text(made.size)}")
+
+
+def _pack(archive: Path, files: Path, top: str, provenance: bytes) -> None:
+    names = sorted(path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file())
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as pack:
+            pack.writestr(f"{top}/runonce.json", provenance)
+            for name in names:
+                pack.write(files / name, f"{top}/files/{name}")
+        return
+    with tarfile.open(archive, "w" if archive.name.endswith(".tar") else "w:gz") as tar:
+        info = tarfile.TarInfo(f"{top}/runonce.json")
+        info.size = len(provenance)
+        tar.addfile(info, io.BytesIO(provenance))
+        for name in names:
+            tar.add(files / name, f"{top}/files/{name}")
+
+
+def _provenance(result: Result) -> bytes:
+    value = {
+        **_json(result.commit),
+        "parts": dict(result.parts),
+        "params": dict(result.params),
+        "facts": [dict(facts) for facts in result.facts],
+    }
+    return json.dumps(value, indent=2, ensure_ascii=False).encode()
+
+
+# --- rm -----------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, metavar="RESULT…", shell_complete=complete_results)
+@mode_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@store_option
+def rm(results: Sequence[str], modes: Sequence[str], yes: bool, store: str | None) -> None:
+    """Take results out of the store: the next run makes them anew. `gc` frees the space two days later.
+
+    RESULT is a name (all results of it) or the first digits of a key.
+    """
+    from runonce.store.remove import remove
+
+    backend = open_given(store)
+    commits = choose(backend, results, modes)
+    for commit in commits:
+        click.echo("  ".join(_row(commit)[:3]), err=True)
+    size = size_text(sum(commit.size for commit in commits))
+    if not yes and not click.confirm(f"Remove {len(commits)} results, {size}?", err=True):
+        raise click.Abort
+    with Waiting() as tell:
+        for number, commit in enumerate(commits):
+            tell("removing", number)
+            found = probe(backend, commit.cache_key)
+            if found is None or found[0].nonce != commit.nonce or not remove(backend, *found):
+                click.echo(f"{commit.cache_key[:12]} is another result by now, and stays.", err=True)

@@ -1,0 +1,219 @@
+"""Commands about results that are there, as a user has them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+WEIGHTS = json.dumps({"lr": 0.1}).encode()
+
+FILE = """
+apiVersion: runonce.dev/v1alpha1
+kind: Experiment
+metadata: {name: tiny}
+spec:
+  command: [sh, run.sh]
+  code: [run.sh]
+  params: {lr: 0.1}
+  retries: 0
+  machineParams:
+    train: {nprocesses: 1}
+    test: {nprocesses: 1}
+"""
+SCRIPT = """echo hello from $JOB_COMPLETION_INDEX
+cp "$RUNONCE_PARAMS" "$RUNONCE_OUTPUT/weights.json"
+"""
+
+
+@pytest.fixture
+def script(place):
+    """A program that copies its parameters: it starts fast."""
+    place.write("tiny.yaml", FILE)
+    place.write("run.sh", SCRIPT)
+    return place
+
+
+@pytest.fixture(scope="module")
+def pattern(tmp_path_factory):
+    """A home and a folder in which it was run once, for every test to have a copy of."""
+    return tmp_path_factory.mktemp("pattern")
+
+
+@pytest.fixture
+def made(script, pattern):
+    """train and test are in the store."""
+    if not (pattern / "home").exists():
+        done = script.runonce("run", "tiny.yaml", "-o", "json")
+        assert done.code == 0, done.err
+        shutil.copytree(script.home, pattern / "home", symlinks=True)
+    else:
+        shutil.copytree(pattern / "home", script.home, symlinks=True)
+    keys = {}
+    for path in script.commits():
+        commit = json.loads(path.read_bytes())
+        keys[commit["mode"]] = commit["cacheKey"]
+    script.keys = keys
+    return script
+
+
+def blob_of_train(place) -> Path:
+    """The path of the blob behind weights.json."""
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    return place.home / "store" / "b" / digest[:2] / digest
+
+
+def test_results_are_listed_for_people_and_for_programs(made):
+    done = made.runonce("ls")
+    assert done.out.splitlines()[0].split() == ["NAME", "MODE", "KEY", "MADE", "FILES", "SIZE", "METRICS"]
+    assert made.keys["train"][:12] in done.out
+    listed = made.runonce("ls", "-o", "json").json
+    assert {one["mode"]: one["cacheKey"] for one in listed} == made.keys
+    assert set(listed[0]) == {
+        "name", "mode", "cacheKey", "created", "files", "size", "nprocesses", "manifest", "metrics",
+    }  # fmt: skip
+    assert [one["mode"] for one in made.runonce("ls", "tiny", "--mode", "test", "-o", "json").json] == ["test"]
+    assert [one["mode"] for one in made.runonce("ls", made.keys["train"][:8], "-o", "json").json] == ["train"]
+
+
+def test_what_is_not_there_is_said_and_no_traceback(place):
+    for words in (
+        ["ls", "nothing"],
+        ["pull", "nothing"],
+        ["rm", "nothing", "--yes"],
+        ["verify", "abcd"],
+        ["logs", "no"],
+    ):
+        done = place.runonce(*words)
+        assert done.code == 2, (words, done.err)
+        assert done.err.startswith("error: no "), done.err
+
+
+def test_files_are_pulled_by_name_and_are_ones_own(made):
+    done = made.runonce("pull", "tiny", "mine", "--mode", "train")
+    assert done.code == 0, done.err
+    weights = made.folder / "mine" / "weights.json"
+    assert weights.read_bytes() == WEIGHTS
+    weights.write_text("mine")
+    assert blob_of_train(made).read_bytes() == WEIGHTS
+    again = made.runonce("pull", "tiny", "mine", "--mode", "train")
+    assert (again.code, "has files in it" in again.err, weights.read_text()) == (2, True, "mine")
+    folders = [one["folder"] for one in made.runonce("pull", "tiny", "-o", "json").json]
+    assert [(made.folder / folder).is_dir() for folder in folders] == [True, True]
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".zip"])
+def test_a_result_is_exported_with_what_it_was_made_from(made, ending):
+    done = made.runonce("export", "tiny", f"out{ending}", "--mode", "train")
+    assert done.code == 0, done.err
+    path = made.folder / f"out{ending}"
+    if ending == ".zip":
+        with zipfile.ZipFile(path) as pack:
+            read = {name: pack.read(name) for name in pack.namelist()}
+    else:
+        with tarfile.open(path) as tar:
+            read = {member.name: tar.extractfile(member).read() for member in tar.getmembers()}
+    assert read["tiny-train/files/weights.json"] == WEIGHTS
+    provenance = json.loads(read["tiny-train/runonce.json"])
+    assert (provenance["cacheKey"], provenance["params"]["lr"]) == (made.keys["train"], 0.1)
+    assert made.runonce("export", "tiny", f"out{ending}", "--mode", "train").code == 2
+    assert sorted(path.name for path in made.folder.iterdir() if path.name.startswith(".runonce")) == []
+
+
+def test_a_removed_result_is_a_miss_and_made_anew(made):
+    asked = made.runonce("rm", "tiny", "--mode", "test", stdin="n\n")
+    assert (asked.code, "Remove 1 results" in asked.err, len(made.commits())) == (130, True, 2)
+    done = made.runonce("rm", "tiny", "--mode", "test", "--yes")
+    assert done.code == 0, done.err
+    assert [path.name for path in made.commits()] == [made.keys["train"]]
+    assert not list((made.home / "store" / "results").glob("tiny-test-*"))
+    again = made.runonce("run", "tiny.yaml", "-o", "json").json["modes"]
+    assert (again["train"]["cacheHit"], again["test"]["cacheHit"]) == (True, False)
+
+
+def test_a_flipped_byte_is_found_and_healed_by_the_next_run(made):
+    assert made.runonce("verify").out == "nothing is damaged\n"
+    blob = blob_of_train(made)
+    blob.chmod(0o644)
+    blob.write_bytes(b"X" + blob.read_bytes()[1:])
+    looked = made.runonce("verify", "--dry-run", "tiny", "-o", "json")
+    touched = {key for damage in looked.json["damaged"] for key in damage["cacheKeys"]}
+    assert (looked.code, touched, looked.json["discarded"]) == (1, set(made.keys.values()), False)
+    refused = made.runonce("pull", "tiny", "--mode", "train")
+    assert refused.code == 1
+    assert "has the digest" in refused.err
+    assert "`runonce verify" in refused.err
+    found = made.runonce("verify")
+    assert (found.code, made.keys["train"][:12] in found.out) == (1, True)
+    again = made.runonce("run", "tiny.yaml", "-o", "json")
+    assert again.code == 0, again.err
+    assert again.json["modes"]["train"]["cacheHit"] is False
+    assert made.runonce("verify").code == 0
+    assert blob_of_train(made).read_bytes() == WEIGHTS
+
+
+def test_a_damaged_commit_and_a_lost_manifest_are_found_and_healed(made):
+    made.commits()[0].write_bytes(b"{")
+    next(path for path in (made.home / "store" / "m").rglob("*") if path.is_file()).unlink()
+    found = made.runonce("verify")
+    assert found.code == 1
+    assert made.runonce("verify").code == 0
+    again = made.runonce("run", "tiny.yaml")
+    assert again.code == 0, again.err
+    assert made.runonce("verify").code == 0
+
+
+def test_gc_looks_only_unless_told_and_keeps_what_is_needed(made):
+    made.runonce("rm", "tiny", "--mode", "test", "--yes")
+    looked = made.runonce("gc", "--no-writers", "-o", "json").json
+    assert looked["deleted"] is False
+    assert looked["freed"] > 0
+    assert made.runonce("gc", "--no-writers", "--delete", "-o", "json").json["kinds"] == looked["kinds"]
+    assert made.runonce("gc", "--no-writers").out.splitlines()[-1] == "would free 0 B"
+    assert made.runonce("run", "tiny.yaml", "--mode", "train", "-o", "json").json["modes"]["train"]["cacheHit"] is True
+    assert made.runonce("gc", "--older-than", "soon").code == 2
+    assert made.runonce("gc", "--older-than", "1h", "--delete", "-o", "json").json["results"] == []
+
+
+def test_logs_are_read_after_the_end_and_followed_until_it(made):
+    for words in (("tiny",), ("tiny", "--follow"), ("tiny", "--mode", "train", "--index", "0")):
+        done = made.runonce("logs", *words)
+        assert done.code == 0, done.err
+        assert "[train 0] hello from 0" in done.out
+    assert "hello" not in made.runonce("logs", "tiny", "--index", "1").out
+
+
+def test_the_logs_of_what_failed_end_with_exit_code_1(script):
+    script.write("run.sh", "echo why; exit 7")
+    assert script.runonce("run", "tiny.yaml", "--mode", "train").code == 1
+    done = script.runonce("logs", "tiny")
+    assert (done.code, done.out) == (1, "[train 0] why\n")
+    shutil.rmtree(script.home / "jobs")
+    key = next((script.home / "store" / "f").iterdir()).name
+    assert "why" in script.runonce("logs", key[:8]).out
+
+
+def test_a_shell_completes_commands_names_and_keys(made):
+    def completed(*words: str) -> list[str]:
+        env = {
+            "_RUNONCE_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(("runonce", *words)),
+            "COMP_CWORD": f"{len(words)}",
+        }
+        done = subprocess.run(
+            [os.path.join(os.path.dirname(made.command()[0]), "runonce")],
+            env=made.env(**env), cwd=made.folder, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+    assert {"ls", "logs"} <= set(completed("l"))
+    assert completed("pull", "ti") == ["tiny"]
+    assert completed("pull", made.keys["train"][:6]) == [made.keys["train"]]
