@@ -5,7 +5,26 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cluster import SYSTEM, WORKER, Cluster
+import yaml
+from cluster import DIGITS, ROOT, SITE_PACKAGES, SYSTEM, WORKER, Cluster
+
+PYTHONPATH = {"PYTHONPATH": f"/site/{SITE_PACKAGES}", "OMP_NUM_THREADS": "1"}
+
+
+def digits(name: str, **params: Any) -> dict[str, Any]:
+    """examples/digits, as its file has it, with torch from this machine and what only a cluster needs."""
+    experiment: dict[str, Any] = yaml.safe_load((ROOT / "examples" / "digits" / "digits.yaml").read_text())
+    experiment["metadata"]["name"] = name
+    spec = experiment["spec"]
+    spec |= {
+        "image": DIGITS,
+        "codeVersion": "label:kind",
+        "volumes": [{"name": "site", "mountPath": "/site", "persistentVolumeClaim": "site"}],
+    }
+    spec["params"] |= {"epochs": 2, **params}
+    for block in spec["machineParams"].values():
+        block["env"] = PYTHONPATH
+    return experiment
 
 
 def program(name: str, script: str, *, nprocesses: int = 1, **fields: Any) -> dict[str, Any]:
@@ -34,8 +53,29 @@ def condition(experiment: dict[str, Any], kind: str) -> dict[str, Any]:
     return dict(found.get(kind, {}))
 
 
+def pods_ever(cluster: Cluster, namespace: str) -> set[str]:
+    events = cluster.get("events", namespace)
+    return {event["involvedObject"]["name"] for event in events if event["involvedObject"]["kind"] == "Pod"}
+
+
 def test_the_chart_is_healthy(cluster):
     cluster.call("helm", "test", "runonce", "--namespace", SYSTEM, "--timeout", "2m")
+
+
+def test_two_coupled_processes_train_and_the_same_again_is_a_hit_without_a_pod(cluster, namespace):
+    submit(cluster, namespace, digits("cold"))
+    done = cluster.phase(namespace, "cold", "Succeeded", "Failed", seconds=420)
+    assert done["status"]["phase"] == "Succeeded", cluster.report()
+    assert condition(done, "CacheHit")["status"] == "False"
+    jobs = {job["metadata"]["name"]: job["spec"]["completions"] for job in cluster.get("jobs", namespace)}
+    assert sorted(jobs.values()) == [1, 2]
+    before = pods_ever(cluster, namespace)
+    submit(cluster, namespace, digits("again"))
+    again = cluster.phase(namespace, "again", "Succeeded", "Failed", seconds=60)
+    assert condition(again, "CacheHit")["status"] == "True"
+    assert pods_ever(cluster, namespace) == before
+    keys = [{mode: one["cacheKey"] for mode, one in found["status"]["modes"].items()} for found in (done, again)]
+    assert keys[0] == keys[1]
 
 
 def test_gpus_are_asked_for_by_name_and_what_no_node_has_waits_with_the_reason(cluster, namespace):
