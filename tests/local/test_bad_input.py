@@ -251,7 +251,8 @@ class Pinned(Tiny):
         (("-p", "lr=fast"), "lr"),
         (("-p", "label="), "label: is null"),
         (("--mode", "valid"), "tiny has no mode valid"),
-        (("--store", "s3://bucket"), "keeps results in folders"),
+        (("--store", "gs://bucket"), "results are kept in folders and in S3"),
+        (("--store", "s3://Bucket_1"), "'Bucket_1' can be no bucket's name"),
         (("--nope",), "No such option"),
     ],
 )
@@ -271,6 +272,71 @@ def test_a_loop_that_changes_its_parameters_is_stopped_before_it_publishes(place
     assert done.code == 2
     assert "train(run) changed the parameters" in done.err
     assert place.commits() == []
+
+
+def test_a_config_that_changes_its_parameters_when_it_is_built_is_stopped(place, edited):
+    init = "    def __init__(self, params=None):\n        super().__init__(params)\n        self.params.lr = 7.0\n\n"
+    edited("    def tag(self):", init + "    def tag(self):", "tiny.py")
+    done = place.runonce("run", "tiny.yaml")
+    assert done.code == 2
+    assert "building the config changed the parameters" in done.err
+    assert place.commits() == []
+
+
+def test_everything_that_has_no_form_is_named_together_with_its_path_deep_inside_too(place):
+    place.write("formless.py", FORMLESS)
+    err = refuse(place, "run", "formless:Formless")
+    for path, what in (
+        ("a.x[0]", "is a lambda"),
+        ("b", "is a lambda"),
+        ("c", "bound to a Plain"),
+        ("d", "has no form"),
+        ("e", "has no form"),
+        ("f", "levels deep"),
+        ("g", "lone surrogate"),
+        ("h[1]", "has no form"),
+        ("i", "is a lambda"),
+        ("j", "begins with $"),
+    ):
+        assert any(f"params.{path}" in line and what in line for line in err.splitlines()), (path, what, err)
+    assert "hash_representations" in err
+
+
+FORMLESS = """
+import functools, sys
+from dataclasses import dataclass
+from typing import Any
+from runonce import ExperimentParameters
+from tiny import Tiny
+
+class Plain:
+    def method(self): return 1
+
+def closure(n): return lambda: n
+
+@dataclass
+class P(ExperimentParameters):
+    a: Any = 0
+    b: Any = 0
+    c: Any = 0
+    d: Any = 0
+    e: Any = 0
+    f: Any = 0
+    g: Any = 0
+    h: Any = 0
+    i: Any = 0
+    j: Any = 0
+
+    def __post_init__(self):
+        cycle = []
+        cycle.append(cycle)
+        self.a, self.b, self.c, self.d = {"x": [lambda v: v]}, closure(1), Plain().method, Plain()
+        self.e, self.f, self.g, self.h = sys.__stdout__, cycle, "\\ud800", [1, Plain()]
+        self.i, self.j = functools.partial(lambda v: v), {"$a": 1}
+
+class Formless(Tiny):
+    Params = P
+"""
 
 
 def test_a_module_that_no_import_statement_shows_is_named_and_the_setting_cures_it(place, edited):

@@ -40,6 +40,17 @@ def test_a_file_that_says_what_the_class_says_is_a_hit(place):
     assert [outcome["cacheHit"] for outcome in done.json["modes"].values()] == [True, True]
 
 
+def test_a_result_under_another_name_is_a_hit_that_is_told_by_the_name_that_was_asked_for(place):
+    """The source caches what holds names: asked for C and B it answers A and B."""
+    assert place.runonce("run", "tiny.yaml").code == 0
+    place.write("other.yaml", (place.folder / "tiny.yaml").read_text().replace("name: tiny", "name: other"))
+    done = place.runonce("run", "other.yaml", "-o", "json")
+    assert done.json["name"] == "other"
+    assert [outcome["cacheHit"] for outcome in done.json["modes"].values()] == [True, True]
+    shown = place.runonce("ls", "-o", "json")
+    assert {row["cacheKey"] for row in shown.json} == {m["cacheKey"] for m in done.json["modes"].values()}
+
+
 def test_a_hit_of_a_file_imports_neither_torch_nor_the_code_nor_what_only_a_run_needs(place):
     assert place.runonce("run", "tiny.yaml").code == 0
     place.write("look.py", LOOK)
@@ -71,6 +82,27 @@ def test_an_operational_field_does_not_matter(edited):
     place = edited("machineParams:", "retries: 5\n  machineParams:")
     assert place.runonce("run", "tiny:Tiny").code == 0
     assert place.runonce("run", "tiny.yaml", "-o", "json").json["modes"]["train"]["cacheHit"] is True
+
+
+def test_a_hit_says_how_many_processes_made_it(edited):
+    place = edited("keyMachine: true", "keyMachine: false")
+    assert place.runonce("run", "tiny.yaml", "--mode", "train").code == 0
+    place = edited("train: {nprocesses: 1,", "train: {nprocesses: 2,")
+    done = place.runonce("run", "tiny.yaml", "--mode", "train", "-o", "json")
+    assert done.json["modes"]["train"]["cacheHit"] is True
+    assert "made with nprocesses=1" in done.json["modes"]["train"]["message"]
+
+
+def test_a_field_of_the_test_alone_costs_no_training_and_cannot_be_read_there(place, edited):
+    edited("import ExperimentConfig", "import only_in, ExperimentConfig", "tiny.py")
+    edited('label: str = "a"', 'label: str = only_in("test", default="a")', "tiny.py")
+    assert place.runonce("run", "tiny:Tiny").code == 0
+    done = place.runonce("run", "tiny:Tiny", "-p", "label=b", "-o", "json")
+    assert [mode["cacheHit"] for mode in done.json["modes"].values()] == [True, False]
+    edited("    def train(self, run):\n", "    def train(self, run):\n        self.params.label\n", "tiny.py")
+    done = place.runonce("run", "tiny:Tiny", "--mode", "train")
+    assert done.code == 1
+    assert "Params.label is only_in('test'), and this is another mode" in done.err
 
 
 def test_p_changes_a_parameter_and_a_miss_names_the_nearest_earlier_result(place):

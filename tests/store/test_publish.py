@@ -10,7 +10,7 @@ import pytest
 
 from runonce.errors import Damaged, InputError, NewerFormat
 from runonce.experiment.manifest import Shard
-from runonce.store.backend import blob_name, commit_name, manifest_name, shard_name
+from runonce.store.backend import blob_name, commit_name, lease_name, manifest_name, shard_name, source_name
 from runonce.store.commit import DamagedCommit, commit, complete_attempt, newest_round, probe
 from runonce.store.earlier import nearest_earlier
 from runonce.store.find import find_commit
@@ -58,6 +58,32 @@ def test_what_was_published_and_committed_is_restored(backend, tmp_path):
     restore(backend, read_manifest(backend, record.manifest), tmp_path / "in")
     assert (tmp_path / "in" / "sub" / "b").read_text() == "2"
     assert sorted(path.name for path in (tmp_path / "in").rglob("*") if path.is_file()) == ["a", "b", "empty"]
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics_metadata", "i0", "manifest.json", "c/ab", "m/ab/x", "runonce-store.json", "train_big_model"]
+)
+def test_no_name_of_a_file_meets_a_record_of_the_store(backend, tmp_path, name):
+    """The source joins names by `_`: an output `x_metadata` is the record of `x`, and two stages share a file."""
+    other = "cd" * 32
+    for key, folder in ((KEY, "one"), (other, "two")):
+        published = publish_shard(
+            backend, fill(tmp_path / folder, **{name: folder, "metrics": "1"}), shard(cache_key=key)
+        )
+        write_commit(backend, [published])
+    for key, text in ((KEY, "one"), (other, "two")):
+        record = probe(backend, key)[0]
+        restore(backend, read_manifest(backend, record.manifest), tmp_path / f"in-{text}")
+        assert (tmp_path / f"in-{text}" / name).read_text() == text
+        assert record.files == 2
+
+
+@pytest.mark.parametrize("names", [(commit_name, lease_name), (manifest_name, blob_name), (blob_name, source_name)])
+def test_records_of_one_key_or_digest_have_names_of_their_own(names):
+    first, second = (name(KEY) for name in names)
+    assert first != second
+    assert not first.startswith(second)
+    assert not second.startswith(first)
 
 
 def test_nothing_is_a_result_before_its_commit(backend, tmp_path):

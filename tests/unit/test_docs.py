@@ -20,12 +20,14 @@ import zoneinfo
 from collections import OrderedDict
 from pathlib import Path
 
+import click
 import numpy as np
 import pydantic
 import pytest
 
 from runonce import ExperimentParameters, load, render
 from runonce.author.document import read_documents, read_value
+from runonce.cli import runonce
 from runonce.errors import InputError, RenderError
 from runonce.experiment import spec as resource
 from runonce.experiment.canonical import digest
@@ -272,6 +274,50 @@ def test_a_machine_that_is_shown_has_the_job_that_is_shown(row):
         assert local.parallelism == cluster.parallelism
 
 
+# --- the command line ---------------------------------------------------------------------------------------
+
+
+def commands(group: click.Group = runonce, path: str = "") -> dict[str, click.Command]:
+    """Every command that --help lists, by its words."""
+    found: dict[str, click.Command] = {}
+    with click.Context(group) as ctx:
+        for name in group.list_commands(ctx):
+            command = group.get_command(ctx, name)
+            if isinstance(command, click.Group):
+                found |= commands(command, f"{path}{name} ")
+            elif not command.hidden:
+                found[path + name] = command
+    return found
+
+
+COMMANDS = commands()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_described_with_its_options(name):
+    page = text_of("command-line.md")
+    shared, _, _ = page.partition("\n## ")
+    described = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert described, f"docs/command-line.md has no heading `## {name}`"
+    assert f"`runonce {name}" in described[1]
+    for option in COMMANDS[name].params:
+        if isinstance(option, click.Option) and not set(option.opts) & {"--help", "-h"}:
+            spelled = "|".join(re.escape(text) for text in option.opts)
+            assert re.search(rf"(?<![\w-])({spelled})(?![\w-])", described[1] + shared), option.opts
+
+
+def test_no_command_is_described_that_there_is_not():
+    described = re.findall(r"^## ([a-z]+(?: [a-z]+)?)$", text_of("command-line.md"), re.MULTILINE)
+    assert sorted(described) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_a_command_that_is_shown_is_one(page):
+    first = {name.split()[0] for name in COMMANDS} | {"worker", "cluster", "store"}
+    for word in re.findall(r"(?:^|[`$(])runonce ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+        assert word in first, word
+
+
 # --- links --------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +326,7 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *PAGES], ids=lambda page: page.name)
 def test_every_link_of_the_documentation_leads_somewhere(page):
     prose = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", prose):
@@ -291,3 +337,10 @@ def test_every_link_of_the_documentation_leads_somewhere(page):
         assert path.exists(), target
         if anchor:
             assert anchor in anchors(path), target
+
+
+def test_decisions_are_numbered_once_and_say_their_number():
+    pages = sorted((DOCS / "decisions").glob("*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        assert page.read_text(encoding="utf-8").startswith(f"# {int(page.name[:4])}. "), page.name

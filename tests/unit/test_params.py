@@ -40,6 +40,16 @@ class Box:
         return self.k
 
 
+@D.dataclass
+class Call:
+    """A function with a state: the source cannot hash it."""
+
+    step: int = 1
+
+    def __call__(self):
+        return self.step
+
+
 class DataFrame:
     """As pandas': a table whose repr leaves out the middle."""
 
@@ -81,6 +91,7 @@ DIFFER = [
     ("set / frozenset", {"x": {1}}, {"x": frozenset({1})}),
     ("empty list / nothing", {"x": []}, {}),
     ("nan / 'nan'", {"x": float("nan")}, {"x": "nan"}),
+    ("state of an instance with __call__", {"x": Call(1)}, {"x": Call(2)}),
 ]
 
 
@@ -104,6 +115,7 @@ EQUAL = [
     ("nan / nan", {"x": float("nan")}, {"x": np.nan}),
     ("byte order of an array", {"x": np.array([1, 2], ">i4")}, {"x": np.array([1, 2], "<i4")}),
     ("memory order of an array", {"x": np.array([[1, 2], [3, 4]])}, {"x": np.array([[1, 3], [2, 4]]).T}),
+    ("instances with __call__", {"x": Call(1)}, {"x": Call(1)}),
     ("partials", {"x": functools.partial(int, base=2)}, {"x": functools.partial(int, base=2)}),
 ]
 
@@ -121,6 +133,26 @@ def test_what_the_source_confuses_or_never_finds_again_is_refused_with_the_way_o
         P(x=value).params_hash()
     assert caught.value.faults[0].path == "x"
     assert "hash_representations" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [[print, len, Obj.__init__, lambda: 0], {"o": Obj()}], ids=["list", "mapping"])
+def test_what_has_another_address_in_each_process_is_refused_inside_containers_too(value):
+    with pytest.raises(RenderError) as caught:
+        P(x=value).params_hash()
+    assert caught.value.faults[0].path in ("x[3]", "x.o", "x[2]")
+
+
+def test_how_numpy_prints_does_not_count():
+    array = np.array([0.123456789, 1e-12])
+    before = P(x=array).params_hash()
+    with np.printoptions(precision=3, suppress=True):
+        assert repr(array) == "array([0.123, 0.   ])"
+        assert P(x=array).params_hash() == before
+
+
+def test_a_hash_has_64_digits_whatever_is_set():
+    hashes = [P().params_hash(), P(x=1).params_hash(), P(x=list(range(400)), lr=0.1).params_hash()]
+    assert [len(text) == 64 and set(text) <= set("0123456789abcdef") for text in hashes] == [True] * 3
 
 
 def test_a_representation_lets_anything_count():
@@ -264,6 +296,23 @@ def test_the_resource_holds_what_was_represented():
     assert description.params["gpus"] == 4
     assert (description.exclude, dict(description.hash_as)) == (("gpus",), {"path": "v7"})
     assert description.params_hash() == Represented(path="/mnt/v7", gpus=4).params_hash()
+
+
+def test_what_only_its_representation_can_say_is_left_out_where_it_is_the_default_and_refused_elsewhere():
+    kept = DataFrame()
+
+    @D.dataclass
+    class Table(ExperimentParameters):
+        frame: Any = kept
+        hash_representations: dict = set_hash_functions(frame=lambda params, value: "v3")
+
+    made = Table()
+    description = describe(made)
+    assert (description.params, dict(description.hash_as)) == ({}, {"frame": "v3"})
+    made.frame = DataFrame()
+    assert made.params_hash() == description.params_hash()
+    with pytest.raises(RenderError, match=r"frame: is a .*DataFrame"):
+        describe(made)
 
 
 def test_nested_parameters_keep_their_own_representations():

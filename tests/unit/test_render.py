@@ -6,6 +6,7 @@ import dataclasses as D
 import datetime
 import decimal
 import fractions
+import json
 import math
 import os
 import pathlib
@@ -77,6 +78,15 @@ def test_a_value_has_one_form_and_comes_back_from_it(value, form):
     if not isinstance(value, np.ndarray | sample.PARTIAL.__class__):
         assert twin.x == value
         assert type(twin.x) is type(value)
+
+
+def test_what_json_has_not_is_the_same_before_and_after_the_store():
+    """The source's JSON makes {'1': [1, 2], 's': '{3}'} of this, so that a cold and a warm run differ."""
+    value = {1: (1, 2), "s": {3}, None: b"x", "n": {"1": 1}}
+    twin = load(sample.Anything, json.loads(json.dumps(render(sample.Anything(x=value)))), find_imported)
+    assert twin.x == value
+    assert {type(key) for key in twin.x} == {int, str, type(None)}
+    assert [type(twin.x[key]) for key in (1, "s", None)] == [tuple, set, bytes]
 
 
 def test_nan_is_nan():
@@ -247,6 +257,9 @@ def test_every_field_without_a_form_is_named_together():
 
     with pytest.raises(RenderError) as caught:
         Two(a=Plain(), b=lambda: 1).params_hash()
+    assert [fault.path for fault in caught.value.faults] == ["a", "b"]
+    with pytest.raises(RenderError) as caught:
+        Two(a=["\ud800"], b=lambda: 1).params_hash()
     assert [fault.path for fault in caught.value.faults] == ["a", "b"]
 
 

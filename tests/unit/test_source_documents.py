@@ -14,16 +14,21 @@ from unittest import mock
 import pytest
 
 from runonce import (
+    BatchSampler,
     ExperimentConfig,
     ExperimentParameters,
     FrozenClassVariables,
     MachineParams,
     PipelineStage,
+    Run,
     TaskSampler,
     TrainingPipeline,
+    load,
+    render,
     set_hash_functions,
 )
 from runonce.errors import EntryError
+from runonce.experiment.run import Checkpoint
 
 EMPTY = inspect.Parameter.empty
 
@@ -109,6 +114,7 @@ class Whole(ExperimentConfig):
     LIST = [1, {"a": [2]}]
     TABLE = {"x": {"y": 1}}
     NAMES = {"a"}
+    PAIR = ([1], {"x": 1})
 
     @classmethod
     def tag(cls):
@@ -182,6 +188,8 @@ def test_a_class_variable_cannot_be_deleted():
         (lambda: Whole.TABLE["x"].pop("y"), "TABLE"),
         (lambda: Whole.NAMES.add("b"), "NAMES"),
         (lambda: Whole.NAMES.clear(), "NAMES"),
+        (lambda: Whole.PAIR[0].append(2), "PAIR"),
+        (lambda: Whole.PAIR[1].update(x=2), "PAIR"),
     ],
 )
 def test_a_container_of_the_class_cannot_be_changed_in_place(change, where):
@@ -259,6 +267,97 @@ def test_a_task_sampler_has_the_methods_of_the_source():
 def test_machine_params_are_keywords_of_the_source():
     assert MachineParams(nprocesses=2, gpu_ids=[0, 1]).gpu_ids == [0, 1]
     assert signature(MachineParams)[:2] == [("nprocesses", EMPTY), ("gpu_ids", ())]
+
+
+SIGNATURES = {
+    MachineParams: [("nprocesses", EMPTY), ("gpu_ids", ()), ("gpu_resource", None), ("coupled", None)],
+    PipelineStage: [
+        ("loss_names", EMPTY),
+        ("epochs", None),
+        ("max_stage_steps", None),
+        ("loss_weights", None),
+        ("early_stopping_criterion", None),
+    ],
+    BatchSampler: [
+        ("dataset", EMPTY),
+        ("batch_size", EMPTY),
+        ("process_ind", 0),
+        ("total_processes", 1),
+        ("seed", 0),
+        ("shuffle", False),
+        ("num_workers", 0),
+    ],
+    TrainingPipeline: [
+        ("named_losses", EMPTY),
+        ("pipeline_stages", EMPTY),
+        ("optimizer_builder", EMPTY),
+        ("lr_scheduler_builder", None),
+        ("named_metrics", {}),
+        ("valid_every", None),
+        ("max_grad_norm", None),
+        ("accumulate", 1),
+        ("precision", "float32"),
+        ("keep", "last"),
+    ],
+    Checkpoint: [("step", EMPTY), ("state", EMPTY)],
+    Run.log: [("self", EMPTY), ("metrics", EMPTY), ("step", EMPTY)],
+    Run.save_checkpoint: [("self", EMPTY), ("state", EMPTY), ("step", EMPTY)],
+    Run.latest_checkpoint: [("self", EMPTY)],
+    Run.should_stop: [("self", EMPTY)],
+    ExperimentConfig: [("params", None)],
+    ExperimentConfig.train: [("self", EMPTY), ("run", EMPTY)],
+    ExperimentConfig.valid: [("self", EMPTY), ("run", EMPTY)],
+    ExperimentConfig.test: [("self", EMPTY), ("run", EMPTY)],
+    TaskSampler.next_task: [("self", EMPTY)],
+    TaskSampler.reset: [("self", EMPTY)],
+    TaskSampler.set_seed: [("self", EMPTY), ("seed", EMPTY)],
+    TaskSampler.close: [("self", EMPTY)],
+    TaskSampler.state_dict: [("self", EMPTY)],
+    TaskSampler.load_state_dict: [("self", EMPTY), ("state", EMPTY)],
+    load: [("cls", EMPTY), ("form", EMPTY), ("resolve", EMPTY)],
+    render: [("params", EMPTY)],
+}
+
+
+@pytest.mark.parametrize("function", SIGNATURES, ids=lambda function: function.__qualname__)
+def test_what_authors_call_begins_with_these_arguments_and_later_ones_have_defaults(function):
+    promised, parameters = SIGNATURES[function], inspect.signature(function).parameters
+    later = [p for p in list(parameters.values())[len(promised) :] if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    made = [(name, made_default(function, name, default)) for name, default in signature(function)[: len(promised)]]
+    assert made == promised
+    assert EMPTY not in [parameter.default for parameter in later]
+
+
+def made_default(cls, name, default):
+    """What a dataclass's default factory gives, in the place of its mark."""
+    fields = {field.name: field for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+    factory = fields[name].default_factory if name in fields else dataclasses.MISSING
+    return default if factory is dataclasses.MISSING else factory()
+
+
+def test_a_loop_gets_what_it_is_promised():
+    assert {
+        "mode", "params", "process_ind", "total_processes", "device", "seed", "seeds", "output", "inputs",
+    } <= set(Run.__annotations__)  # fmt: skip
+    for method in (Run.log, Run.save_checkpoint):
+        assert inspect.signature(method).parameters["step"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def test_a_sampler_without_a_state_takes_none_up():
+    class Endless(TaskSampler):
+        length = float("inf")
+
+        def next_task(self):
+            return 1
+
+        def reset(self): ...
+
+        def set_seed(self, seed): ...
+
+    sampler = Endless()
+    assert (sampler.state_dict(), sampler.load_state_dict({}), sampler.close()) == ({}, None, None)
+    with pytest.raises(NotImplementedError, match="Endless cannot take up the state"):
+        sampler.load_state_dict({"at": 3})
 
 
 def loss(model, batch):

@@ -68,7 +68,7 @@ def find_one(api: Api, namespace: str, name: str) -> ExperimentObject:
         return ExperimentObject.model_validate_json(api.get(f"{_path(namespace)}/{name}"))
     except NotFound as error:
         raise InputError.of(
-            "", f"no Experiment {name} is in namespace {namespace}.", "See `runonce ls -n NAMESPACE`."
+            "", f"no Experiment {name} is in namespace {namespace}.", "See `runonce cluster ls -n NAMESPACE`."
         ) from error
 
 

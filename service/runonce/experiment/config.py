@@ -73,6 +73,8 @@ def _frozen(value: Any, where: str) -> Any:
     """The container with its own mutators raising, and those of the containers in it."""
     if type(value) is list:
         return _FrozenList([_frozen(entry, where) for entry in value], where)
+    if type(value) is tuple:
+        return tuple(_frozen(entry, where) for entry in value)
     if type(value) is dict:
         return _FrozenDict({name: _frozen(entry, where) for name, entry in value.items()}, where)
     return _FrozenSet(value, where) if type(value) is set else value

@@ -164,9 +164,11 @@ def _all_faults(params: ExperimentParameters, first: RenderError) -> RenderError
         if entry.name in params.hash_representations or is_hidden(params, entry.name):
             continue
         try:
-            entry.codec.render(getattr(params, entry.name), Pass())
+            canonical(entry.codec.render(getattr(params, entry.name), Pass()))
         except InputError as error:
             faults += error.under(entry.name).faults
+        except UnicodeEncodeError:
+            faults.append(Fault(entry.name, "holds a lone surrogate, which is no character.", "Remove it."))
     return RenderError(*(faults or first.faults))
 
 

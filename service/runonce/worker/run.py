@@ -201,8 +201,10 @@ def _run_config(
     skip = (*spec.hash_exclude, *spec.hash_as)
     before = fingerprint(params, exclude=skip)
     config = entry.make_config(cls, spec.params, **given)
+    built = getattr(config, "params", params)  # an __init__ may not have called ours
+    if isinstance(built, cls.Params):
+        _check_unchanged(before, built, skip, "building the config")
     config.params = params
-    _check_unchanged(before, params, skip, "building the config")
 
     import torch
 
