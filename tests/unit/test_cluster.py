@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from runonce.cli.controller import controller
 from runonce.errors import InputError, SpecError
 from runonce.experiment.spec import parse_experiment
 from runonce.kube.cluster import Cluster, parse_cluster
@@ -37,6 +38,12 @@ def test_a_file_says_all_of_it():
     assert settled.profile(spec(profile="mig")).node_selector == {"a": "b"}
     assert settled.signing is not None
     assert settled.signing.required
+
+
+def test_a_controller_that_cannot_sign_does_not_start_as_if_it_did(tmp_path):
+    (tmp_path / "config.yaml").write_text(TEXT)
+    with pytest.raises(InputError, match="signing: is set, and this release neither signs commits nor asks for"):
+        controller.main(["--config", str(tmp_path / "config.yaml")], standalone_mode=False)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "stores: {}"])
