@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from runonce.cli import runonce
+from runonce.errors import InputError
+
 HEAD = """apiVersion: runonce.dev/v1alpha1
 kind: Experiment
 metadata: {name: tiny}
@@ -101,6 +104,31 @@ def test_all_faults_of_all_documents_are_named_together(place):
     assert err.count("error: ") == 3
     assert "bad.yaml, line 2: spec.params.lr: is null" in err
     assert "spec.keeMachine: is no field here" in err
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "key", "render", "explain", "show", "compare", "submit"])
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("lr: 0.1", "lr: null", "bad.yaml, line 2: spec.params.lr: is null. Write {$none: true}"),
+        ("lr: 0.1", "lr: 1\n  lr: 2", "cannot be read as YAML"),
+        ("keyMachine: true", "keyMachines: true", "spec.keyMachines: is no field here. Did you mean keyMachine?"),
+        ("train: {nprocesses: 1,", "train: {nprocesses: -1,", "spec.machineParams.train.nprocesses: is -1; a number"),
+        ("tiny:Tiny", "nowhere:Tiny", "there is no module nowhere here"),
+    ],
+    ids=["null", "no YAML", "unknown field", "machine", "no such module"],
+)
+def test_every_command_that_takes_a_file_refuses_it_in_the_same_words(edited, monkeypatch, command, old, new, said):
+    place = edited(old, new)
+    (place.folder / "tiny.yaml").rename(place.folder / "bad.yaml")
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("RUNONCE_HOME", str(place.home))
+    monkeypatch.delenv("RUNONCE_STORE", raising=False)
+    with pytest.raises(InputError) as caught:
+        runonce.main([command, "bad.yaml"], standalone_mode=False)
+    assert said in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert not place.home.exists()
 
 
 @pytest.mark.parametrize(
