@@ -99,7 +99,8 @@ _BOUNDS = re.compile(
     [change for change in resource_cases.changes() if not change.good and re.search(r" (form|names)$", change.label)][
         ::9
     ]
-    + [change for change in resource_cases.ties() if not change.good],
+    # That machineParams are missing altogether is the server's own word.
+    + [change for change in resource_cases.ties() if not change.good and change.label != "no modes"],
     ids=lambda change: change.label,
 )
 def test_a_rule_says_what_the_reader_says(api, namespace, change):

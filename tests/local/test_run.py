@@ -267,6 +267,15 @@ def test_plan_says_what_would_run_and_runs_nothing(place, target):
     assert "2 results: 2 cached, 0 to be made" in plan.out
 
 
+def test_plan_names_what_depends_on_a_number_of_processes_that_is_not_in_the_key(edited):
+    two = edited("train: {nprocesses: 1, coupled: false}", "train: {nprocesses: 2}")
+    assert "notKeyed" not in two.runonce("plan", "tiny.yaml", "-o", "json").json["modes"]["train"]
+    modes = edited("  keyMachine: true\n", "").runonce("plan", "tiny.yaml", "-o", "json").json["modes"]
+    assert "batch norm" in modes["train"]["notKeyed"]
+    assert "notKeyed" not in modes["test"]
+    assert modes["train"]["notKeyed"] in two.runonce("plan", "tiny.yaml").out
+
+
 def test_explain_names_the_parts_that_differ(place):
     place.write("b.yaml", (place.folder / "tiny.yaml").read_text().replace("lr: 0.1", "lr: 0.2"))
     done = place.runonce("explain", "tiny.yaml", "b.yaml", "-o", "json")

@@ -356,7 +356,7 @@ def ties() -> Iterator[Change]:
 _MOUNT = {"name": "v", "mountPath": "/v"}
 _FIELDS: list[tuple[str, bool, dict[str, Any]]] = [
     ("modes", False, {"machineParams": {}}),
-    ("modes", False, {"machineParams": None}),
+    ("no modes", False, {"machineParams": None}),
     ("entry", False, {"config": "m:C", "command": ["x"]}),
     ("entry", False, {"config": None, "command": None, "code": None, "codeVersion": "label:x"}),
     ("entry", True, {"config": None, "command": ["x"], "code": ["*"], "codeVersion": None}),

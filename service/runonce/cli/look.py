@@ -114,6 +114,13 @@ def plan(target: str, params: Sequence[str], grid: Sequence[str], store: str | N
     click.echo(f"{many}{len(counts)} results: {sum(counts)} cached, {len(counts) - sum(counts)} to be made")
 
 
+# What the engine's batches over all processes do not make the same for any number of them.
+NOT_KEYED = (
+    "the number of processes is not in the key; batch norm, dropout, losses within a batch and samplers of one's own "
+    "see it all the same: set keyMachine if that matters"
+)
+
+
 def _plan_all(located: Located, backend: Backend) -> dict[str, Any]:
     point = {"point": dict(located.point)} if located.point else {}
     modes = {mode: _plan(located, mode, backend) for mode in located.keys}
@@ -136,6 +143,8 @@ def _plan(located: Located, mode: str, backend: Backend) -> dict[str, Any]:
     }
     if shape.reason:
         planned["message"] = shape.reason
+    if shape.coupled and shape.completions > 1 and not located.spec.keyed_machine():
+        planned["notKeyed"] = NOT_KEYED
     if found is None and not located.point:  # of a grid the points are each other's nearest
         form = dict(located.spec.hash_form(mode))
         earlier = nearest_earlier(backend, located.name, parts.to_json(), form, cache_key=key_)
@@ -161,6 +170,8 @@ def _plan_text(planned: Mapping[str, Any]) -> str:
     if "nearest" in planned:
         shown = "; ".join(difference_text(entry) for entry in planned["nearest"]["differences"])
         text += f"\n         nearest earlier result {planned['nearest']['cacheKey'][:12]}: {shown}"
+    if "notKeyed" in planned:
+        text += f"\n         {planned['notKeyed']}"
     if "onACluster" in planned:
         text += f"\n         refused on a cluster: {planned['onACluster']}"
     return text
