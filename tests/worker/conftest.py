@@ -112,6 +112,10 @@ class Job:
     def output(self, rank: int) -> Path:
         return self.folder / f"output-{rank}"
 
+    def saved(self) -> list[str]:
+        """Names of the records of checkpoints in the store."""
+        return [stat.name for stat in self.backend.list(f"w/{self.key}/r/") if "/k/" in stat.name]
+
     def log(self, rank: int) -> str:
         path = self.folder / f"{rank}.log"
         return path.read_text() if path.exists() else ""

@@ -18,15 +18,10 @@ def same(first, second) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def saved(job) -> list[str]:
-    """Names of the records of checkpoints in the store."""
-    return [stat.name for stat in job.backend.list(f"w/{job.key}/r/") if "/k/" in stat.name]
-
-
 def kill_at(job, draw: random.Random) -> None:
     """SIGKILL of one rank, or of all, some time after the first checkpoint's first record, or within its writing."""
     deadline = time.monotonic() + 60
-    while not saved(job) and any(process.is_alive() for process in job.started):
+    while not job.saved() and any(process.is_alive() for process in job.started):
         assert time.monotonic() < deadline, job.log(0)
         time.sleep(0.001)
     time.sleep(draw.uniform(0, 0.4))
@@ -66,7 +61,7 @@ def test_a_stopped_training_saves_at_once_and_goes_on(job):
     codes = stopped.wait()
     if codes != [0, 0]:
         assert codes == [75, 75], stopped.log(0)
-        assert len(saved(stopped)) == 2
+        assert len(stopped.saved()) == 2
     assert same(stopped.again().run().weights(), undisturbed.weights())
 
 
@@ -75,7 +70,7 @@ def test_another_number_of_processes_goes_on_from_the_end_of_an_epoch_and_says_s
     undisturbed = job(folder="whole", **params).run()
     first = job(processes=2, folder="other", env=EVERY, **params).start()
     deadline = time.monotonic() + 60
-    while not any("e/" in name and name.endswith("i1") and name[:-1] + "0" in saved(first) for name in saved(first)):
+    while not any("e/" in name and name.endswith("i1") and name[:-1] + "0" in first.saved() for name in first.saved()):
         assert time.monotonic() < deadline, first.log(0)
         time.sleep(0.005)
     first.kill()
@@ -91,7 +86,7 @@ def test_early_stopping_goes_on_where_it_stood(job):
     params = {"pause": 0.02, "epochs": 50}
     first = job("Early", folder="a", env=EVERY, **params).start()
     deadline = time.monotonic() + 60
-    while len(saved(first)) < 2:
+    while len(first.saved()) < 2:
         assert time.monotonic() < deadline, first.log(0)
         time.sleep(0.002)
     first.kill()
@@ -100,13 +95,13 @@ def test_early_stopping_goes_on_where_it_stood(job):
 
 def test_only_the_newest_checkpoints_are_kept(job):
     trained = job(processes=2, env=EVERY, **PACE).run()
-    steps = {name.rpartition("/k/")[2].split("/")[0] for name in saved(trained)}
+    steps = {name.rpartition("/k/")[2].split("/")[0] for name in trained.saved()}
     assert 2 <= len(steps) <= 3
 
 
 def test_a_damaged_checkpoint_is_passed_over_by_all(job):
     first = job(processes=2, env=EVERY, **PACE).run()
-    newest = max(saved(first))
+    newest = max(first.saved())
     first.backend.put(newest, b"{}")
     again = first.again().run()
     assert "is passed over" in again.log(0) + again.log(1)

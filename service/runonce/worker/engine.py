@@ -274,11 +274,12 @@ class Trainer:
         self._journal.load_state_dict(shared["journal"], self._position.step)
         if own is not None:
             self._feed.load_state_dict(own["feed"])
-            self._journal.load_window(own["window"])
+            self._journal.load_windows([own["window"]])
             restore_random_state(own["random"])
         else:
             for _ in range(self._position.epoch if self._feed.length != inf else 0):
                 self._feed.reset()
+            self._journal.load_windows(shared["windows"])
             seed_process(self._run.seed + self._position.step)
         self._say(step)
 
@@ -287,8 +288,13 @@ class Trainer:
 
         def load(step: Step) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
             shared = checkpoints.load(step, "shared", index=0)
-            own = checkpoints.load(step, "own") if step.total == run.total_processes else None
-            return (shared, own) if shared is not None else None
+            if shared is None:
+                return None
+            if step.total == run.total_processes:
+                return shared, checkpoints.load(step, "own")
+            every = range(step.total if run.process_ind == 0 else 0)
+            owns = [checkpoints.load(step, "own", index=index) or {"window": {}} for index in every]
+            return {**shared, "windows": [own["window"] for own in owns]}, None
 
         for step in checkpoints.newest(of_any_total=True):
             with self._place.calling(f"reading the checkpoint of step {step.step}"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -118,5 +118,10 @@ class Journal:
         """Of this process: the losses since the last entry."""
         return {name: [float(sum_), count] for name, (sum_, count) in self._sums.items()}
 
-    def load_window(self, state: Mapping[str, Any]) -> None:
-        self._sums = {name: (sum_, count) for name, (sum_, count) in state.items()}
+    def load_windows(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """This process's own, or where there were others then, those of all of them on process 0."""
+        self._sums = {}
+        for state in states:
+            for name, (sum_, count) in state.items():
+                before, counted = self._sums.get(name, (0.0, 0))
+                self._sums[name] = before + sum_, counted + count
