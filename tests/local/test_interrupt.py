@@ -56,6 +56,11 @@ def until(condition, seconds: float = 60.0):
     return value
 
 
+def saved(place) -> list[Path]:
+    """Records of checkpoints: they are written beside the loop, which goes on meanwhile."""
+    return list((place.home / "store" / "w").glob("*/*/*/k/*/*/i0"))
+
+
 def starts(place) -> list[tuple[int, int]]:
     """First step and process of every start of the loop."""
     path = place.folder / "starts"
@@ -109,6 +114,7 @@ def test_a_stopped_run_saves_a_checkpoint_and_goes_on_from_it(looping, number):
 def test_after_a_kill_the_next_run_goes_on_and_nothing_is_left(looping, victim):
     process = start(looping)
     until((looping.folder / "up").exists)
+    until(lambda: saved(looping))
     ((_, pid),) = starts(looping)
     if victim in ("process", "both"):
         os.kill(pid, signal.SIGKILL)
@@ -130,6 +136,7 @@ def test_who_waits_takes_over_when_the_worker_is_killed(looping):
     until((looping.folder / "up").exists)
     second = start(looping)
     assert "another run makes this result already" in second.stderr.readline()
+    until(lambda: saved(looping))
     (looping.folder / "up").unlink()
     first.kill()
     first.communicate(timeout=60)
