@@ -25,12 +25,6 @@ KEY, SECRET = "testkeyofrunonce", "testsecretofrunonce"  # of everything on the 
 REGION = "us-east-1"
 READY_S = 60.0
 
-# What a worker may do, and what another tenant's worker may: see docs/stores.md.
-LIMITED = {
-    "worker": ("workerkeyofrunonce", "workersecretofrunonce"),
-    "stranger": ("strangerkeyofrunonce", "strangersecretofrunonce"),
-}
-
 
 class Weed:
     """The server and its ports. It can be killed and started again over the same data."""
@@ -54,15 +48,6 @@ class Weed:
     @property
     def port(self) -> int:
         return self._ports["s3"]
-
-    @property
-    def filer(self) -> str:
-        return f"127.0.0.1:{self._ports['filer']}"
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
 
     def url(self, prefix: str, *, versioned: bool = True) -> str:
         """Of a store of its own below `prefix`; its blobs in the versioned bucket, or all in the plain one."""
