@@ -227,6 +227,23 @@ def test_pods_that_are_refused_show_within_seconds_and_heal(place):
         place.until("refused", "Succeeded", within_s=120)
 
 
+def test_pods_that_do_not_start_show_why_and_heal(place):
+    place.start()
+    place.apply("stuck")
+    place.job()
+    for pod in place.kubelet.pods(place.namespace):
+        place.kubelet.hold(pod, "ImagePullBackOff", 'Back-off pulling image "example.org/digits:1"')
+    wait_for(
+        "the reason",
+        lambda: place.status("stuck").get("modes", {}).get("train", {}).get("reason") == "ImageUnavailable",
+    )
+    assert place.status("stuck")["phase"] == "Pending"
+    assert 'ImagePullBackOff: Back-off pulling image "example.org/digits:1"' in place.status("stuck")["message"]
+    with place.working():
+        status = place.until("stuck", "Succeeded", within_s=120)
+    assert status["modes"]["train"]["reason"] == "Succeeded"
+
+
 def test_a_store_that_does_not_answer_is_told_and_healed(place):
     moved = place.folder.with_name("elsewhere")
     place.folder.rename(moved)

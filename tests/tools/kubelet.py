@@ -46,6 +46,10 @@ class Kubelet:
             pod, {"phase": "Running", "podIP": "10.1.0.1", "conditions": conditions}, {"running": {"startedAt": _NOW}}
         )
 
+    def hold(self, pod: Pod, reason: str, message: str) -> None:
+        """Its container does not start, and this is why."""
+        self._write(pod, {"phase": "Pending"}, {"waiting": {"reason": reason, "message": message}})
+
     def end(self, pod: Pod, exit_code: int = 0, *, message: str = "", reason: str = "") -> None:
         """Its container has ended. message: what terminationMessagePolicy would have kept of its log."""
         reason = reason or ("Error" if exit_code else "Completed")

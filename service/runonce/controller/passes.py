@@ -45,7 +45,8 @@ from runonce.store.lease import Leases
 log = logging.getLogger(__name__)
 
 STEPS = 12  # decisions of one mode in one pass, before others have their turn
-PODS_AFTER_S = 5.0  # pods that are not there by then were refused
+PODS_AFTER_S = 5.0  # pods that are not there by then were refused, and those that do not run by then are asked why
+ASK_EVERY_S = 10.0
 POLL_S = 30.0  # where nothing that is watched would tell
 COUNTS_EVERY_S = 60.0
 _GO_ON = (rules.Publish, rules.Record, rules.Expire, rules.Leave)
@@ -76,6 +77,7 @@ class World:
     counted: dict[str, int] = field(default_factory=lambda: {"hits": 0, "misses": 0, "passes": 0})
     lock: threading.Lock = field(default_factory=threading.Lock)
     absent: dict[str, float] = field(default_factory=dict)  # uid of a Job to when its pods were first missed
+    asked: dict[str, tuple[float, rules.Wait | None]] = field(default_factory=dict)  # and to what was then found
     shown: dict[str, float] = field(default_factory=dict)  # uid of an Experiment to when its counts were written
 
     def count(self, name: str) -> None:
@@ -293,18 +295,28 @@ class _Pass:
             return view
         if wanted.spec.start_deadline_seconds is not None and not job.ready:
             self._again(min(POLL_S, wanted.spec.start_deadline_seconds))
-        if not job.missing or job.failing:
+        if job.failing or not (job.missing or job.ready < job.active):
             self._world.absent.pop(job.uid, None)
+            self._world.asked.pop(job.uid, None)
             return view
-        since = self._world.absent.setdefault(job.uid, time.monotonic())
-        if time.monotonic() - since < PODS_AFTER_S:
+        now = time.monotonic()
+        if now - self._world.absent.setdefault(job.uid, now) < PODS_AFTER_S:
             self._again(PODS_AFTER_S)
             return view
         self._again(POLL_S)
-        why = self._jobs.refusal(job)
-        if not why:
-            return view
-        return replace(view, decision=rules.Wait(clip(why), "PodsRefused"))
+        when, found = self._world.asked.get(job.uid, (0.0, None))
+        if not when or now - when >= ASK_EVERY_S:
+            found = self._stuck(job)
+            self._world.asked[job.uid] = now, found
+        return view if found is None else replace(view, decision=found)
+
+    def _stuck(self, job: JobState) -> rules.Wait | None:
+        """Why pods are not there, or do not run; they may run slowly, and then nobody says anything."""
+        if job.missing:
+            why = self._jobs.refusal(job)
+            return rules.Wait(clip(why), "PodsRefused") if why else None
+        waiting = self._jobs.waiting(job)
+        return rules.Wait(clip(waiting[1]), waiting[0]) if waiting is not None else None
 
     def _again(self, seconds: float) -> None:
         self._after_s = seconds if self._after_s is None else min(self._after_s, seconds)

@@ -29,6 +29,7 @@ from runonce.kube.resources import (
     owner_reference,
 )
 from runonce.kube.transport import Answer, Api
+from runonce.kube.waiting import from_events, is_starting, why_waiting
 
 log = logging.getLogger(__name__)
 
@@ -165,10 +166,21 @@ class KubeJobs:
 
     def refusal(self, state: JobState) -> str:
         """Why no pod came, out of the Job's events and the server's warnings; empty where nobody said so."""
-        selector = f"involvedObject.kind=Job,involvedObject.name={state.name},reason=FailedCreate"
-        events = json.loads(self._api.get(f"{self._core}/events", fieldSelector=selector, limit="10"))["items"]
-        told = [str(event.get("message", "")) for event in events if _about(event, state.uid)]
+        told = self._told(f"involvedObject.kind=Job,involvedObject.name={state.name},reason=FailedCreate", state.uid)
         return told[-1] if told else self._warnings.get(state.name, "")
+
+    def waiting(self, state: JobState) -> tuple[str, str] | None:
+        """Why pods that are there do not run, as (reason, text) of the first that says so; None where none does."""
+        pods = sorted(self._pods(f"{_CONTROLLER_UID}={state.uid}"), key=_index)
+        if found := next(filter(None, map(why_waiting, pods)), None):
+            return found
+        for pod in filter(is_starting, pods):
+            return from_events(pod, self._told(f"involvedObject.uid={pod.uid},type=Warning", pod.uid))
+        return None
+
+    def _told(self, selector: str, uid: str) -> list[str]:
+        events = json.loads(self._api.get(f"{self._core}/events", fieldSelector=selector, limit="10"))["items"]
+        return [str(event.get("message", "")) for event in events if _about(event, uid)]
 
     def _pods(self, selector: str) -> list[PodObject]:
         return ListOf[PodObject].model_validate_json(self._api.get(f"{self._core}/pods", labelSelector=selector)).items

@@ -96,8 +96,14 @@ class _Terminated(_Lean):
     message: str = ""
 
 
+class _Waiting(_Lean):
+    reason: str = ""
+    message: str = ""
+
+
 class _State(_Lean):
     terminated: _Terminated | None = None
+    waiting: _Waiting | None = None
 
 
 class _Container(_Lean):
