@@ -10,10 +10,15 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """home: where everything of this user lies. store: URL of the default store."""
+    """home: where everything of this user lies. store: URL of the default store.
+
+    signing_key_file: keys of commit records. require_signed: a result that none of them has signed is none.
+    """
 
     home: Path
     store: str
+    signing_key_file: Path | None = None
+    require_signed: bool = False
 
     @property
     def jobs(self) -> Path:
@@ -36,7 +41,10 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
-        """RUNONCE_HOME: else the user's data directory. RUNONCE_STORE: else a folder in it."""
+        """RUNONCE_HOME: else the user's data directory. RUNONCE_STORE: else a folder in it.
+
+        RUNONCE_SIGNING_KEY_FILE; RUNONCE_REQUIRE_SIGNED: anything but 0, false, no.
+        """
         given = env.get("RUNONCE_HOME")
         if given:
             home = Path(given).absolute()
@@ -44,4 +52,10 @@ class Settings:
             from platformdirs import user_data_path
 
             home = user_data_path("runonce", appauthor=False)
-        return cls(home=home, store=env.get("RUNONCE_STORE") or str(home / "store"))
+        keys = env.get("RUNONCE_SIGNING_KEY_FILE")
+        return cls(
+            home=home,
+            store=env.get("RUNONCE_STORE") or str(home / "store"),
+            signing_key_file=Path(keys).expanduser() if keys else None,
+            require_signed=env.get("RUNONCE_REQUIRE_SIGNED", "").lower() not in ("", "0", "false", "no"),
+        )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from control_plane import CONTROLLER, wait_for
 from place import condition
+
+from runonce.kube.cluster import Signing
 
 
 def test_a_cold_run_makes_one_job_and_ends_succeeded(place):
@@ -32,6 +36,31 @@ def test_a_hit_succeeds_without_a_job_or_a_pod(place):
     status = place.until("second", "Succeeded")
     assert condition(status, "CacheHit")["status"] == "True"
     assert (status["cached"], place.jobs(), place.kubelet.pods(place.namespace)) == (True, [], [])
+
+
+def test_a_result_that_no_key_has_signed_is_none_and_is_told_and_made_anew(place, tmp_path):
+    place.start()
+    place.apply("forged")
+    with place.working():
+        place.until("forged", "Succeeded")
+        place.delete("forged")
+        wait_for("no Job", lambda: not place.jobs())
+        place.stop()
+        for entry in list(place.backend.list("w/")):  # else it is committed again from its shards
+            place.backend.delete(entry.name)
+        (tmp_path / "keys").write_text(f"one {'6e' * 32}")
+        place.cluster_changes["signing"] = Signing(key_file=str(tmp_path / "keys"), required=True)
+        place.start()
+        place.apply("real")
+        status = place.until("real", "Succeeded")
+        assert condition(status, "CacheHit")["status"] == "False"
+        told = place.api.must("GET", f"/apis/events.k8s.io/v1/namespaces/{place.namespace}/events")["items"]
+        (event,) = [event for event in told if event["reason"] == "UnsignedCommit"]
+        assert "is not signed" in event["note"]
+        place.apply("again")
+        assert condition(place.until("again", "Succeeded"), "CacheHit")["status"] == "True"
+    (record,) = [place.backend.get(name)[0] for name in place.commits()]
+    assert json.loads(record)["signature"]["keyId"] == "one"
 
 
 def test_api_writes_are_within_their_budgets(place):

@@ -7,7 +7,7 @@ import pytest
 from runonce.cli.controller import controller
 from runonce.errors import InputError, SpecError
 from runonce.experiment.spec import parse_experiment
-from runonce.kube.cluster import Cluster, parse_cluster
+from runonce.kube.cluster import Cluster, Signing, parse_cluster
 
 TEXT = """
 cluster: north
@@ -40,10 +40,19 @@ def test_a_file_says_all_of_it():
     assert settled.signing.required
 
 
-def test_a_controller_that_cannot_sign_does_not_start_as_if_it_did(tmp_path):
+def test_a_controller_without_the_keys_it_is_told_of_does_not_start(tmp_path):
+    """Who asks for signatures must not run without them and believe that they are checked."""
     (tmp_path / "config.yaml").write_text(TEXT)
-    with pytest.raises(InputError, match="signing: is set, and this release neither signs commits nor asks for"):
+    with pytest.raises(InputError, match="signing: /key cannot be read: No such file"):
         controller.main(["--config", str(tmp_path / "config.yaml")], standalone_mode=False)
+
+
+def test_the_keys_of_a_cluster_are_those_of_its_file(tmp_path):
+    (tmp_path / "key").write_text(f"one {'6e' * 32}")
+    for required in (True, False):
+        keyring = Cluster(signing=Signing(key_file=str(tmp_path / "key"), required=required)).keyring()
+        assert (keyring.keys[0].id, keyring.required) == ("one", required)
+    assert Cluster().keyring().keys == ()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "stores: {}"])

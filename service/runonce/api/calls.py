@@ -16,7 +16,7 @@ from runonce.api.target import Target, locate_given
 from runonce.errors import InputError, RunFailed, RunStopped
 from runonce.experiment.contract import STOPPED
 from runonce.settings import Settings
-from runonce.store.url import open_store
+from runonce.store.url import open_yours
 
 
 class Ran(Mapping[str, Result]):
@@ -131,7 +131,7 @@ def _run(
     if isinstance(modes, str):
         modes = (modes,)
     settings = Settings.from_env()
-    backend = open_store(str(store) if store is not None else settings.store)
+    backend = open_yours(settings, str(store) if store is not None else None)
     context = Context(settings=settings, backend=backend, overwrite=overwrite, modes=modes, at_once=jobs)
     path = list(sys.path)
     try:

@@ -21,7 +21,7 @@ from runonce.store.find import find_named
 from runonce.store.folder import FolderBackend
 from runonce.store.restore import read_manifest, restore
 from runonce.store.results import link_results
-from runonce.store.url import open_store
+from runonce.store.url import open_yours
 
 _SHARD = re.compile(r"(?:shard-(\d+)/)?" + re.escape(METRICS))
 
@@ -139,6 +139,6 @@ def results(*, name: str, mode: str | None = None, store: str | None = None) -> 
     this one. store: folder or URL; RUNONCE_STORE, or one of your own, if not given. Raises StoreError.
     """
     settings = Settings.from_env()
-    backend = open_store(store or settings.store)
+    backend = open_yours(settings, store)
     found = find_named(backend, name)
     return [Result(backend, commit, settings=settings) for commit in found if mode in (None, commit.mode)]

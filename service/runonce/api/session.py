@@ -25,6 +25,7 @@ from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, STOPPED, I
 from runonce.experiment.job import Failure, Owner
 from runonce.experiment.phase import Phase
 from runonce.local.processes import LocalJobs
+from runonce.store.commit import DamagedCommit
 from runonce.store.earlier import nearest_earlier, shown_difference
 from runonce.store.lease import Leases
 
@@ -48,6 +49,7 @@ class Session:
         self._leases = Leases(context.backend, self._jobs.place())
         self._progress = Progress(self._jobs, screen, located.name if several else "")
         self._anew: dict[str, str] = {}  # modes whose damaged result is made anew, with the token of the request
+        self._distrusted: set[str] = set()
         self.outcomes: Outcomes = {}
 
     def steps(self) -> Generator[None]:
@@ -83,7 +85,9 @@ class Session:
             return Outcome(cache_key=wanted.cache_key, phase=Phase.SUSPENDED, message=message, exit_code=STOPPED)
         joined = False
         while True:
-            decision = reconcile(wanted, self._jobs, self._context.backend, self._leases, lambda: self._missing)
+            decision = reconcile(
+                wanted, self._jobs, self._context.backend, self._leases, lambda: self._missing, told=self._distrust
+            )
             match decision:
                 case rules.Hit(commit, from_cache):
                     try:
@@ -121,6 +125,11 @@ class Session:
             state = self._jobs.get(job)
             if state is None or state.phase != "active" or time.monotonic() >= until:
                 return
+
+    def _distrust(self, error: DamagedCommit) -> None:
+        if (text := str(error)) not in self._distrusted:
+            self._distrusted.add(text)
+            self._progress.say(text)
 
     def _heal(self, mode: str, why: str) -> ModeOf:
         """Ask for the result anew, as an overwrite does: what is damaged is replaced, never served."""

@@ -36,10 +36,7 @@ def controller(
         cluster = parse_cluster(Path(path).read_bytes())
     except OSError as error:
         raise InputError.of("--config", f"{path} cannot be read: {error.strerror}.", "Name the file.") from error
-    if cluster.signing is not None:
-        # Who asks for signatures must not run without them and believe that they are checked.
-        what = "is set, and this release neither signs commits nor asks for signatures."
-        raise InputError.of("signing", what, "Remove it; let the store keep writing of commits to the controller.")
+    cluster.keyring()  # keys that cannot be read are told before anything is started
     log_as_json(cluster.log_level)
 
     def make() -> Controller:

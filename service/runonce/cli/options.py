@@ -8,7 +8,7 @@ import click
 
 from runonce.settings import Settings
 from runonce.store.backend import Backend
-from runonce.store.url import open_store
+from runonce.store.url import open_yours
 
 json_option = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 store_option = click.option(
@@ -27,4 +27,4 @@ def target_options(command: Any) -> Any:
 
 
 def open_given(store: str | None) -> Backend:
-    return open_store(store or Settings.from_env().store)
+    return open_yours(Settings.from_env(), store)

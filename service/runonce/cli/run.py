@@ -17,7 +17,7 @@ from runonce.errors import InputError
 from runonce.experiment.contract import STOPPED
 from runonce.experiment.key import MODES
 from runonce.settings import Settings
-from runonce.store.url import open_store
+from runonce.store.url import open_yours
 
 
 @click.command()
@@ -46,7 +46,7 @@ def run(
     75 stopped and resumable.
     """
     settings = Settings.from_env()
-    backend = open_store(store or settings.store)
+    backend = open_yours(settings, store)
     context = Context(
         settings=settings, backend=backend, overwrite=overwrite, modes=modes, at_once=jobs, quick=quick or 0
     )

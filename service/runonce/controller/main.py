@@ -59,6 +59,7 @@ class Controller:
         self._lock = threading.Lock()
         self._jobs: dict[str, KubeJobs] = {}
         self._stores: dict[str, Backend] = {}
+        self._keyring = cluster.keyring()
         self._leases: dict[tuple[str, str], Leases] = {}
         self._calls: Counter[str] = Counter()
         self._election = None
@@ -156,7 +157,7 @@ class Controller:
     def _store(self, url: str) -> Backend:
         with self._lock:
             if url not in self._stores:
-                self._stores[url] = counted(open_store(url), self._calls)
+                self._stores[url] = counted(open_store(url, self._keyring), self._calls)
             return self._stores[url]
 
     def _leases_of(self, url: str, namespace: str) -> Leases:

@@ -239,7 +239,13 @@ class _Pass:
         decision: rules.Decision = rules.Wait("more is to be done", "Running")
         for _ in range(STEPS):
             decision = reconcile(
-                wanted, self._jobs, backend, leases, lambda: (), before=lambda due: self._close(wanted, due)
+                wanted,
+                self._jobs,
+                backend,
+                leases,
+                lambda: (),
+                before=lambda due: self._close(wanted, due),
+                told=lambda error: self._world.events.warn(self._found, error.reason, clip(str(error))),
             )
             if not isinstance(decision, _GO_ON):
                 break

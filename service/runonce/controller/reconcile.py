@@ -127,13 +127,14 @@ def reconcile(
     missing: Callable[[], tuple[str, ...]],
     *,
     before: Callable[[Decision], None] = lambda decision: None,
+    told: Callable[[DamagedCommit], None] = lambda error: None,
 ) -> Decision:
     """Decide and do it; the caller asks again until the decision is Hit, Skip, Block, Pause or Fail.
 
     missing: the fields that a partial file left to the code's defaults, asked for once the result is there.
-    before: told of what is about to be done.
+    before: told of what is about to be done. told: why a record that is there is no result.
     """
-    seen = observe(wanted, jobs, backend)
+    seen = observe(wanted, jobs, backend, told)
     decision = rules.decide(wanted.wanted(), seen)
     try:
         if isinstance(decision, rules.Create | rules.Replace) and (holder := leases.hold(wanted.cache_key)):
@@ -181,9 +182,9 @@ def _failures(seen: Seen) -> tuple[Failure, ...]:
     return seen.job.failures if seen.job is not None else ()
 
 
-def observe(wanted: ModeOf, jobs: Jobs, backend: Backend) -> Seen:
+def observe(wanted: ModeOf, jobs: Jobs, backend: Backend, told: Callable[[DamagedCommit], None]) -> Seen:
     """One GET of the commit; shards are listed only where no Job runs that could still write them."""
-    commit, etag = seen_commit(backend, wanted.cache_key)
+    commit, etag = seen_commit(backend, wanted.cache_key, told)
     job = jobs.get(wanted.job_name)
     if job is not None and job.phase in ("active", "ending"):
         others_want = wanted.others_want([owner for owner in job.owners if owner != wanted.owner])
@@ -204,11 +205,12 @@ def _waited_s(job: JobState) -> float:
     return time.time() - datetime.fromisoformat(job.created).timestamp()
 
 
-def seen_commit(backend: Backend, cache_key: str) -> tuple[Commit | None, str]:
-    """The commit and its ETag; a damaged one is no result, but its ETag lets the next one replace it."""
+def seen_commit(backend: Backend, cache_key: str, told: Callable[[DamagedCommit], None]) -> tuple[Commit | None, str]:
+    """The commit and its ETag; a damaged or unsigned one is no result, but its ETag lets the next one replace it."""
     try:
         found = probe(backend, cache_key)
     except DamagedCommit as error:
+        told(error)
         return None, error.etag
     return found if found is not None else (None, "")
 

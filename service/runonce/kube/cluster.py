@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,6 +12,7 @@ from runonce.errors import Fault, InputError, SpecError
 from runonce.experiment.machine import DEFAULT_GPU, JobShape
 from runonce.experiment.render_types import near
 from runonce.experiment.spec import ExperimentSpec, Name, Toleration, spec_faults
+from runonce.store.signing import NO_KEYS, Keyring, read_keyring
 
 
 class _Model(BaseModel):
@@ -44,7 +46,7 @@ class Profile(_Model):
 
 
 class Signing(_Model):
-    """key_file: the key of commit records. required: an unsigned record, or one of another key, is none."""
+    """key_file: keys of commit records, the first one signs. required: a record that none of them signed is none."""
 
     key_file: str
     required: bool = False
@@ -65,6 +67,11 @@ class Cluster(_Model):
     workers: Annotated[int, Field(ge=1, le=256)] = 8
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     signing: Signing | None = None
+
+    def keyring(self) -> Keyring:
+        """The keys of commit records, read anew. Raises InputError."""
+        signing = self.signing
+        return read_keyring(Path(signing.key_file), required=signing.required) if signing is not None else NO_KEYS
 
     def profile(self, spec: ExperimentSpec) -> Profile:
         """The kind of machine that the spec names; an empty one where it names none."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from runonce.store.signing import Keyring
 from runonce.store.spans import Span
 
 GRACE_S = 48 * 3600.0  # longer than any publish or restore: what is younger is never collected
@@ -41,6 +42,7 @@ class Backend(Protocol):
 
     url: str
     blob_size: int | None  # what is larger is cut and what is small is packed; None where files stay whole
+    keyring: Keyring  # of those who commit
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         """A small object whole, with its ETag; None only if the store is there and the object is not."""

@@ -19,9 +19,9 @@ from typing import Any
 
 from runonce.errors import Damaged, NewerFormat, StoreError
 from runonce.experiment.canonical import canonical
-from runonce.experiment.manifest import FORMAT
+from runonce.experiment.manifest import FORMAT, Commit
 from runonce.store.backend import GRACE_S, Backend, Stat, manifest_name
-from runonce.store.commit import probe
+from runonce.store.commit import UnsignedCommit, probe
 from runonce.store.folder import FolderBackend
 from runonce.store.remove import is_checkpoint, remove
 from runonce.store.results import clear_unfinished
@@ -127,7 +127,7 @@ class _Collection:
     def read_commits(self) -> None:
         for number, entry in enumerate(self._backend.list("c/")):
             self._tell("reading results", number)
-            found = probe(self._backend, entry.name.rpartition("/")[2])
+            found, signed = self._stored(entry.name.rpartition("/")[2])
             if found is None:
                 continue  # removed meanwhile, and kept for its grace
             commit, etag = found
@@ -139,7 +139,7 @@ class _Collection:
             self._db.executemany(
                 "INSERT INTO inputs VALUES (?, ?)", [(commit.cache_key, m) for m in commit.inputs.values()]
             )
-            self._need(commit.manifest, needed=True)
+            self._need(commit.manifest, needed=signed)
 
     def retain(self) -> None:
         """Remove results beyond the limit: commits alone, so that what they are made of stays for one grace."""
@@ -163,12 +163,19 @@ class _Collection:
                JOIN commits AS kept ON kept.key = inputs.key WHERE kept.kept)"""
         )
         for key, name, mode, size in self._all("SELECT key, name, mode, size FROM commits WHERE kept = 0"):
-            found = probe(self._backend, key) if self._delete else None
+            found, _ = self._stored(key) if self._delete else (None, False)
             (etag,) = self._db.execute("SELECT etag FROM commits WHERE key = ?", (key,)).fetchone()
             if self._delete and (found is None or found[1] != etag or not remove(self._backend, *found)):
                 continue  # another one by now
             self.found.add("results", size)
             self.found.results.append((key, name, mode, size))
+
+    def _stored(self, key: str) -> tuple[tuple[Commit, str] | None, bool]:
+        """The commit with its ETag, and whether it can be believed; one that cannot keeps what there is of it."""
+        try:
+            return probe(self._backend, key), True
+        except UnsignedCommit as error:
+            return (error.commit, error.etag), False
 
     def read_removed(self) -> None:
         for entry in self._backend.list("d/"):

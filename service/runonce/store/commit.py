@@ -24,8 +24,16 @@ class DamagedCommit(Damaged):
         super().__init__(message, etag=etag)
 
 
+class UnsignedCommit(DamagedCommit):
+    """A record whose signature is missing, unknown or wrong, where this is asked for. commit: what it says."""
+
+    def __init__(self, message: str, etag: str, commit: Commit) -> None:
+        super().__init__(message, etag)
+        self.commit = commit
+
+
 def probe(backend: Backend, cache_key: str) -> tuple[Commit, str] | None:
-    """The commit record and its ETag, by one GET; None is a miss. Raises DamagedCommit."""
+    """The commit record and its ETag, by one GET; None is a miss. Raises DamagedCommit, UnsignedCommit."""
     name = commit_name(cache_key)
     etag = ""
     try:
@@ -38,6 +46,8 @@ def probe(backend: Backend, cache_key: str) -> tuple[Commit, str] | None:
             raise Damaged(f"{name} is the commit record of another key, {commit.cache_key}.")
     except Damaged as error:
         raise DamagedCommit(str(error), error.etag or etag) from error
+    if what := backend.keyring.fault(data):
+        raise UnsignedCommit(f"{name} in {backend.url} {what}: it is no result.", etag, commit)
     return commit, etag
 
 
@@ -110,7 +120,7 @@ def commit(
     """Merged manifest, marker of the name, commit record, in this order; returns the record that stands then.
 
     replaces: ETag of the record to replace, empty where there was none. When another's record is there by now it
-    is adopted, unless it is lost again; then this one is written.
+    is adopted, unless it is lost again, damaged or unsigned; then this one is written.
     """
     merged = merge(shards, name=name, parts=parts, params=params)
     data = merged.encode()
@@ -134,18 +144,23 @@ def commit(
     )
     backend.put(manifest_name(manifest), data)
     backend.put(experiment_name(name, merged.cache_key), b"")
-    target = commit_name(merged.cache_key)
+    target, signed = commit_name(merged.cache_key), backend.keyring.sign(record.encode())
     try:
         if replaces:
             _keep_replaced(backend, merged.cache_key, replaces)
-            backend.put(target, record.encode(), if_match=replaces)
+            backend.put(target, signed, if_match=replaces)
         else:
-            backend.put(target, record.encode(), create=True)
+            backend.put(target, signed, create=True)
         return record
     except PreconditionFailed:
+        pass
+    try:
         found = probe(backend, merged.cache_key)
+    except DamagedCommit as error:  # it came meanwhile, and is none
+        backend.put(target, signed, if_match=error.etag)
+        return record
     if found is None:
-        backend.put(target, record.encode(), create=True)
+        backend.put(target, signed, create=True)
         return record
     return found[0]  # our own, when the first answer was lost, or another's
 

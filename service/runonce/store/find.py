@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from runonce.errors import InputError
 from runonce.experiment.manifest import Commit
 from runonce.store.backend import Backend, commit_name
-from runonce.store.commit import probe
+from runonce.store.commit import UnsignedCommit, probe
 from runonce.store.earlier import stem_of
 
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
@@ -39,5 +39,13 @@ def find_named(backend: Backend, name: str) -> list[Commit]:
     named = [(marker[1], marker[2]) for marker in markers if len(marker) == 3]
     keys = [key for known, key in named if known == name]
     keys = keys or [key for known, key in named if stem_of(known) == name or fnmatchcase(known, name)]
-    found = [commit[0] for key in dict.fromkeys(keys) if (commit := probe(backend, key)) is not None]
+    found = [commit for key in dict.fromkeys(keys) if (commit := _signed(backend, key)) is not None]
     return sorted(found, key=lambda commit: commit.created, reverse=True)
+
+
+def _signed(backend: Backend, key: str) -> Commit | None:
+    try:
+        found = probe(backend, key)
+    except UnsignedCommit:
+        return None
+    return found[0] if found is not None else None

@@ -16,6 +16,7 @@ from typing import IO
 
 from runonce.errors import Damaged, NewerFormat, PreconditionFailed, StoreError
 from runonce.store.backend import FORMAT, MARKER, RENEW_S, Stat, check_name
+from runonce.store.signing import NO_KEYS, Keyring
 from runonce.store.spans import CHUNK, Span, SpanReader, write_whole
 
 _ABANDONED_S = 24 * 3600  # an unfinished write older than this has no writer any more
@@ -25,6 +26,7 @@ class FolderBackend:
     """`Backend` over files: an object's name is its path below the root, its ETag the digest of its bytes."""
 
     blob_size: int | None = None  # people open these files
+    keyring: Keyring = NO_KEYS
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()

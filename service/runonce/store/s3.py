@@ -28,6 +28,7 @@ from runonce.store.backend import FORMAT, MARKER, RENEW_S, Stat, check_name
 from runonce.store.check import check_store
 from runonce.store.location import S3Location
 from runonce.store.s3_errors import BAD_DIGEST, CONFLICT, code_of, refusal, status_of, was_retried
+from runonce.store.signing import NO_KEYS, Keyring
 from runonce.store.spans import CHUNK, Span, SpanReader, digest_of, write_whole
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class S3Backend:
     """
 
     blob_size: int | None = BLOB_SIZE
+    keyring: Keyring = NO_KEYS
 
     def __init__(self, location: S3Location) -> None:
         self.url = location.url

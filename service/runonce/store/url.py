@@ -5,12 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from runonce.errors import InputError
+from runonce.settings import Settings
 from runonce.store.backend import Backend
 from runonce.store.folder import FolderBackend
+from runonce.store.signing import NO_KEYS, Keyring, read_keyring
 
 
-def open_store(url: str) -> Backend:
+def open_store(url: str, keyring: Keyring = NO_KEYS) -> Backend:
     """A folder's path, or s3://bucket/prefix. Raises InputError for a URL that nothing here answers for."""
+    backend = _opened(url)
+    backend.keyring = keyring
+    return backend
+
+
+def open_yours(settings: Settings, url: str | None = None) -> Backend:
+    """The store with this URL, else the one of the settings, with their keys. Raises InputError."""
+    keyring = read_keyring(settings.signing_key_file, required=settings.require_signed)
+    return open_store(url or settings.store, keyring)
+
+
+def _opened(url: str) -> Backend:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return FolderBackend(Path(url).expanduser())

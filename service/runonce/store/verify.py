@@ -11,7 +11,7 @@ from runonce.errors import Damaged
 from runonce.experiment.manifest import Manifest, Shard
 from runonce.store.backend import Backend, blob_name, commit_name, manifest_name
 from runonce.store.collect import check_record
-from runonce.store.commit import DamagedCommit, probe
+from runonce.store.commit import DamagedCommit, UnsignedCommit, probe
 from runonce.store.remove import is_checkpoint, retract
 from runonce.store.restore import check_path, read_manifest
 
@@ -99,6 +99,9 @@ def _commit(backend: Backend, cache_key: str, db: sqlite3.Connection) -> Iterato
     name = commit_name(cache_key)
     try:
         found = probe(backend, cache_key)
+    except UnsignedCommit as error:
+        yield Damage(name=name, what=str(error))  # a miss as it is; it can still be signed
+        return
     except DamagedCommit as error:
         yield Damage(name=name, what=str(error), etag=error.etag)
         return
