@@ -49,6 +49,7 @@ prove: $(VENV)/ready ## the long proofs: thousands of generated files, fifty kil
 	RUNONCE_CASES=6000 $(RUN) pytest -q tests/controlplane/test_crd.py
 	RUNONCE_PROVE=1 $(RUN) pytest -q -n 2 tests/controlplane/test_controller_killed.py tests/controlplane/test_controller_soak.py
 	$(RUN) pytest -q -rP tests/store/test_crash.py
+	RUNONCE_PROVE=1 $(RUN) pytest -q -n 2 tests/worker/test_worker_killed.py
 
 chart: $(VENV)/ready ## the chart linted, rendered and compared with its schema; needs helm
 	$(RUN) pytest -q -n 2 tests/chart

@@ -50,6 +50,17 @@ def die_at(number: int, work: Callable[[], object], folder: str) -> None:
         raise AssertionError(f"write {number} was never reached (status {status})")
 
 
+def is_write(event: str, arguments: tuple[object, ...], folder: str) -> bool:
+    """Whether an audit event tells of a write below a folder."""
+    if event == "open":
+        flags = arguments[2]
+        if not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            return False
+    elif event not in EVENTS:
+        return False
+    return any(str(path).startswith(folder) for path in _paths(arguments))
+
+
 def _finish(work: Callable[[], object], then: Callable[[], object]) -> None:
     try:
         work()
@@ -70,15 +81,8 @@ class _Writes:
             if event == "http.client.send":
                 self._count()
             return
-        if event == "open":
-            flags = arguments[2]
-            if not isinstance(flags, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                return
-        elif event not in EVENTS:
-            return
-        if not any(str(path).startswith(self._folder) for path in _paths(arguments)):
-            return
-        self._count()
+        if is_write(event, arguments, self._folder):
+            self._count()
 
     def _count(self) -> None:
         if self.number == self._die_at:

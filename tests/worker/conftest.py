@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lethal import Doom, doom
 
 from runonce.experiment.canonical import canonical
 from runonce.experiment.contract import ATTEMPT, INDEX, OUTPUT, SPEC_FILE, Contract, Input
@@ -24,13 +26,13 @@ from runonce.experiment.params import render
 from runonce.store.backend import shard_name
 from runonce.store.commit import commit as write_commit
 from runonce.store.commit import probe
-from runonce.store.folder import FolderBackend
+from runonce.store.url import open_store
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch._dynamo", "numpy", "runonce.worker.run", "runonce.worker.engine"])
 
 
-def _work(env: dict[str, str], log: str) -> None:
+def _work(env: dict[str, str], log: str, doomed: Doom | None = None) -> None:
     """The body of a process: what `python -m runonce.worker.run` does."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -41,6 +43,8 @@ def _work(env: dict[str, str], log: str) -> None:
     torch.set_num_threads(1)
     from runonce.worker.run import main
 
+    if doomed is not None:
+        doom(doomed)
     os._exit(main())
 
 
@@ -48,18 +52,30 @@ class Job:
     """One attempt at one mode of `trainings:<name>`; `again` is the next one of the same round."""
 
     def __init__(
-        self, folder: Path, name, params, *, processes=1, mode="train", attempt=1, quick=0, coupled=None, gpus=(), **env
-    ):
+        self, folder: Path, name, params, *, processes=1, mode="train", attempt=1, quick=0, coupled=None, gpus=(),
+        store="", dooms=None, made=None, **env
+    ):  # fmt: skip
         self.base, self.name, self.params, self.processes, self.mode = folder, name, params, processes, mode
         self.attempt, self.quick, self.env, self.coupled = attempt, quick, env, coupled
         self.gpus = list(gpus)
         self.folder = folder / f"{mode}-{processes}-{attempt}"
         self.key = {"train": "aa", "valid": "bb", "test": "cc"}[mode] * 32
-        self.backend = FolderBackend(folder / "store")
+        self.store = store or str(folder / "store")
+        self.dooms: dict[int, Doom] = dooms or {}  # by rank
+        self.backend = open_store(self.store)
         self.started: list = []
+        self.made = [] if made is None else made  # all that a test has to end
+        self.made.append(self)
 
     def again(self, **changes) -> Job:
-        options = {"processes": self.processes, "mode": self.mode, "coupled": self.coupled, "quick": self.quick}
+        options = {
+            "processes": self.processes,
+            "mode": self.mode,
+            "coupled": self.coupled,
+            "quick": self.quick,
+            "store": self.store,
+            "made": self.made,
+        }
         return Job(self.base, self.name, self.params, attempt=self.attempt + 1, **{**options, **self.env, **changes})
 
     def start(self) -> Job:
@@ -72,23 +88,28 @@ class Job:
         }  # fmt: skip
         (self.folder / "spec.json").write_bytes(canonical(spec))
         contract = Contract(
-            mode=self.mode, cache_key=self.key, round="r", total=self.processes, store=str(self.base / "store"),
+            mode=self.mode, cache_key=self.key, round="r", total=self.processes, store=self.store,
             name="line", inputs=self._inputs(), quick=self.quick,
         )  # fmt: skip
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        for rank in range(self.processes):
-            self.output(rank).mkdir()
-            env = {
-                **contract.to_env(), SPEC_FILE: str(self.folder / "spec.json"), ATTEMPT: f"attempt{self.attempt}",
-                INDEX: str(rank), OUTPUT: str(self.output(rank)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-                **self.env,
-            }  # fmt: skip
-            process = FORKS.Process(target=_work, args=(env, str(self.folder / f"{rank}.log")))
-            process.start()
-            self.started.append(process)
+        self.told = {
+            **contract.to_env(), SPEC_FILE: str(self.folder / "spec.json"), ATTEMPT: f"attempt{self.attempt}",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **self.env,
+        }  # fmt: skip
+        self.started = [self.start_rank(rank) for rank in range(self.processes)]
         return self
+
+    def start_rank(self, rank: int, *, doomed: bool = True):
+        """A process with an empty output folder, the first one of this rank or the next. doomed: as was asked for."""
+        shutil.rmtree(self.output(rank), ignore_errors=True)
+        self.output(rank).mkdir()
+        env = {**self.told, INDEX: str(rank), OUTPUT: str(self.output(rank))}
+        doom = self.dooms.get(rank) if doomed else None
+        process = FORKS.Process(target=_work, args=(env, str(self.folder / f"{rank}.log"), doom))
+        process.start()
+        return process
 
     def wait(self, seconds: float = 120) -> list[int]:
         for process in self.started:
@@ -155,12 +176,20 @@ def job(tmp_path):
     made: list[Job] = []
 
     def make(
-        name="Line", *, processes=1, mode="train", quick=0, coupled=None, gpus=(), env=None, folder=None, **params
-    ) -> Job:
+        name="Line", *, processes=1, mode="train", quick=0, coupled=None, gpus=(), env=None, folder=None, store="",
+        attempt=1, dooms=None, **params
+    ) -> Job:  # fmt: skip
         base = tmp_path / (folder or "one")
-        options = {"processes": processes, "mode": mode, "quick": quick, "coupled": coupled, "gpus": gpus}
-        made.append(Job(base, name, replace(Params(), **params), **options, **(env or {})))
-        return made[-1]
+        options = {
+            "processes": processes,
+            "mode": mode,
+            "quick": quick,
+            "coupled": coupled,
+            "gpus": gpus,
+            "store": store,
+        }
+        options |= {"attempt": attempt, "dooms": dooms, "made": made, **(env or {})}
+        return Job(base, name, replace(Params(), **params), **options)
 
     yield make
     for entry in made:
