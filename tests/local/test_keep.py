@@ -170,6 +170,63 @@ def test_a_damaged_commit_and_a_lost_manifest_are_found_and_healed(made):
     assert made.runonce("verify").code == 0
 
 
+@pytest.mark.parametrize("text", ["", "{", None])
+def test_a_damaged_shard_of_a_round_that_was_not_committed_is_made_again_by_the_next_run(script, text):
+    """Both processes have published, and the run is killed before it commits: the commit is taken away for that."""
+    script.write("tiny.yaml", FILE.replace("train: {nprocesses: 1}", "train: {nprocesses: 2, coupled: false}"))
+    script.write("run.sh", SCRIPT + 'echo "$JOB_COMPLETION_INDEX" >> "$STARTS"\n')
+    starts = script.folder / "starts"
+    assert script.runonce("run", "tiny.yaml", "--mode", "train", STARTS=str(starts)).code == 0
+    (commit,) = script.commits()
+    commit.unlink()
+    shard = next((script.home / "store" / "w").glob("*/*/2/*/i1"))
+    shard.unlink() if text is None else shard.write_text(text)
+    done = script.runonce("run", "tiny.yaml", "--mode", "train", "-o", "json", STARTS=str(starts))
+    assert done.code == 0, done.err
+    assert sorted(starts.read_text().split()) == ["0", "1", "1"]  # what was published is not paid for again
+    assert len(script.commits()) == 1
+    assert [
+        one["cacheHit"]
+        for one in script.runonce("run", "tiny.yaml", "--mode", "train", "-o", "json").json["modes"].values()
+    ] == [True]
+
+
+def test_a_damaged_marker_is_found_and_healed(made):
+    marker = made.home / "store" / "runonce-store.json"
+    marker.write_text("")
+    assert len(made.runonce("ls", "-o", "json").json) == 2
+    found = made.runonce("verify")
+    assert (found.code, "runonce-store.json is damaged" in found.out) == (1, True)
+    assert made.runonce("verify").out == "nothing is damaged\n"
+    assert json.loads(marker.read_text())["format"] == 1
+
+
+def test_no_command_of_care_makes_a_store_where_none_is(made):
+    (made.folder / "empty").mkdir()
+    before = sorted(made.folder.rglob("*"))
+    for words in (["gc"], ["gc", "--delete"], ["verify"], ["rm", "tiny", "--yes"], ["ls"]):
+        for folder in ("empty", "mistyped"):
+            done = made.runonce(*words, "--store", folder)
+            assert (done.code, "no " in done.err) == (0 if words == ["ls"] else 2, True), (words, done.err)
+    assert sorted(made.folder.rglob("*")) == before
+    assert made.runonce("gc", RUNONCE_HOME=str(made.folder / "new")).out == "would free 0 B\n"
+    assert not (made.folder / "new" / "store").exists()
+
+
+def test_a_store_that_is_a_file_is_wrong_input(made):
+    for words in (
+        ["run", "tiny.yaml"],
+        ["plan", "tiny.yaml"],
+        ["ls"],
+        ["gc"],
+        ["verify"],
+        ["store", "check", "run.sh"],
+    ):
+        done = made.runonce(*words, *(() if "check" in words else ("--store", "run.sh")))
+        assert (done.code, "run.sh is a file; a store is a folder." in done.err) == (2, True), (words, done.err)
+        assert "Traceback" not in done.err
+
+
 def test_gc_looks_only_unless_told_and_keeps_what_is_needed(made):
     made.runonce("rm", "tiny", "--mode", "test", "--yes")
     looked = made.runonce("gc", "--no-writers", "-o", "json").json

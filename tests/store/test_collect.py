@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import threading
 import time
+import zipfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from runonce.api.cluster import send_code
 from runonce.errors import Damaged, NewerFormat
 from runonce.experiment.canonical import canonical
 from runonce.experiment.manifest import Shard
@@ -25,14 +31,18 @@ from runonce.store.backend import (
     pin_name,
     removed_name,
     shard_prefix,
+    source_name,
 )
 from runonce.store.collect import DAY_S, Limits, collect
 from runonce.store.commit import commit, complete_attempt, probe
 from runonce.store.folder import FolderBackend
-from runonce.store.publish import publish_shard, store_files
+from runonce.store.publish import publish_shard, store_file, store_files
 from runonce.store.remove import remove
 from runonce.store.restore import read_manifest, restore
 from runonce.store.results import link_results
+from runonce.store.verify import discard, verify
+from runonce.worker.checkpoint import Checkpoints
+from runonce.worker.saved import SavedFolder
 
 EVERYTHING = Limits(grace=-1.0, unfinished=-1.0, failures=-1.0)
 
@@ -63,11 +73,13 @@ class Store:
         )
         return publish_shard(self.backend, output, shard)
 
-    def result(self, label: str, *, name: str = "mine", round_: str = "r-1", replaces: str = "", inputs=None):
+    def result(
+        self, label: str, *, name: str = "mine", round_: str = "r-1", replaces: str = "", inputs=None, parts=None
+    ):
         self.shard(label, round_)
         shards = complete_attempt(self.backend, key_of(label), round_)
         return commit(
-            self.backend, shards, name=name, parts={"mode": "train"}, params={}, inputs=inputs or {}, tokens=(),
+            self.backend, shards, name=name, parts=parts or {"mode": "train"}, params={}, inputs=inputs or {}, tokens=(),
             replaces=replaces, missing=(), nonce=f"{label} {round_}", created=1,
         )  # fmt: skip
 
@@ -88,7 +100,7 @@ class Store:
         return digest
 
     def age(self, seconds: float, prefix: str = "") -> None:
-        for top in ("b", "m", "c", "w", "f", "d", "l", "n", "p"):
+        for top in ("b", "m", "c", "w", "f", "d", "l", "n", "p", "s"):
             for entry in list(self.backend.list(f"{top}/")):
                 if entry.name.startswith(prefix):
                     path = self.backend.root / entry.name
@@ -211,6 +223,118 @@ def test_checkpoints_go_with_the_end_of_their_round_and_those_of_others_stay(sto
     collect(store.backend, delete=True)
     assert not store.has(running)
     assert not store.has(blob_name(key_of("checkpoint b 1")))
+
+
+def test_what_the_checkpoints_of_workers_name_is_found_and_kept(backend, tmp_path):
+    """Records as workers write them: a state cut into many blobs, small files in packs, the folder of a command."""
+    given = {"cache_key": key_of("a"), "round_": "r-1", "total": 1, "index": 0}
+    checkpoints = Checkpoints(backend, **given, attempt="a", scratch=tmp_path)
+    state = {f"layer {i}": torch.rand(300_000) for i in range(3)}
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    checkpoints.save({"model": state}, {"metrics.jsonl": tmp_path / "metrics.jsonl"}, step=7)
+    (tmp_path / "mine" / "deep").mkdir(parents=True)
+    (tmp_path / "mine" / "deep" / "saved").write_text("saved")
+    SavedFolder(backend, **given).save(tmp_path / "mine")
+    (tmp_path / "orphan").write_text("orphan")
+    (orphan,) = store_file(backend, tmp_path / "orphan").blobs
+    assert collect(backend, replace(EVERYTHING, unfinished=DAY_S), delete=True).counts == {"blobs": 1}
+    assert backend.stat(blob_name(orphan)) is None
+    (step,) = checkpoints.newest()
+    assert all(torch.equal(checkpoints.load(step, "model")[name], state[name]) for name in state)
+    assert checkpoints.fetch(step, "metrics.jsonl", tmp_path / "back").read_text() == "{}"
+    SavedFolder(backend, **given).restore(tmp_path / "again")
+    assert (tmp_path / "again" / "deep" / "saved").read_text() == "saved"
+
+
+def test_code_that_was_sent_along_stays_for_its_time_and_as_long_as_a_result_of_it(store):
+    names = {label: source_name(key_of(label)) for label in ("used", "forgotten", "young")}
+    for label in ("used", "forgotten"):
+        store.backend.put(names[label], b"archive")
+    store.result("a", parts={"mode": "train", "codeVersion": f"source:{key_of('used')}"})
+    store.age(89 * DAY_S)
+    collect(store.backend, delete=True)
+    assert all(store.has(names[label]) for label in ("used", "forgotten"))
+    store.age(2 * DAY_S)
+    store.backend.put(names["young"], b"archive")
+    found = collect(store.backend, delete=True)
+    assert [store.has(names[label]) for label in ("used", "forgotten", "young")] == [True, False, True]
+    assert found.counts["sources"] == 1
+    remove(store.backend, *probe(store.backend, key_of("a")))
+    collect(store.backend, delete=True)
+    assert store.has(names["used"])
+    store.age(GRACE_S + 60)
+    collect(store.backend, delete=True)
+    assert not store.has(names["used"])
+
+
+def test_code_that_is_sent_again_beside_a_collector_stays(backend, monkeypatch):
+    """It sees the old archive, and the new one comes before it deletes."""
+    digest = key_of("code")
+    monkeypatch.setattr("runonce.author.bundle.pack", lambda spec, folder: (digest, EMPTY_ARCHIVE))
+    monkeypatch.setattr("runonce.api.cluster.completed", lambda located: None)
+    located = SimpleNamespace(workdir=None)
+    send_code([located], backend.url)
+    sent = []
+
+    def tell(what: str, number: int) -> None:
+        if what == "reading manifests" and not sent:
+            sent.append(send_code([located], backend.url))
+
+    a_result(backend)
+    limits = replace(EVERYTHING, sources=-1.0)
+    assert collect(backend, limits, delete=True, tell=tell).counts["sources"] == 1
+    assert sent
+    with zipfile.ZipFile(io.BytesIO(backend.get(source_name(digest))[0])) as archive:
+        assert archive.namelist() == []
+    collect(backend, limits, delete=True)
+    assert backend.stat(source_name(digest)) is None
+
+
+EMPTY_ARCHIVE = b"PK\x05\x06" + bytes(18)
+
+
+def a_result(backend) -> None:
+    shard = Shard(cache_key=key_of("a"), mode="train", round="r", total=1, attempt="a", index=0, files=())
+    commit(
+        backend, [shard], name="mine", parts={}, params={}, inputs={}, tokens=(), replaces="", missing=(), nonce="n",
+        created=1,
+    )  # fmt: skip
+
+
+def test_no_empty_folders_stay_behind(store):
+    store.result("a")
+    store.checkpoint("gone", round_="r-0")
+    store.age(31 * DAY_S)
+    remove(store.backend, *probe(store.backend, key_of("a")))
+    store.age(GRACE_S + 60)
+    collect(store.backend, delete=True)
+    folders = {
+        path.relative_to(store.backend.root).as_posix() for path in store.backend.root.rglob("*") if path.is_dir()
+    }
+    assert folders == {"tmp"}
+
+
+def test_where_no_store_is_none_is_made(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "missing"):
+        assert collect(FolderBackend(tmp_path / name), delete=True).counts == {}
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+def test_files_of_others_between_the_objects_stay(store):
+    store.result("a")
+    store.age(100 * DAY_S)
+    for name in ("b/notes.txt", "b/ab/notes.txt", f"w/{key_of('a')}/notes.txt", "c/notes.txt", "l/notes.txt"):
+        path = store.backend.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+        os.utime(path, (0, 0))
+    for damage in list(verify(store.backend)):
+        discard(store.backend, damage)
+    collect(store.backend, EVERYTHING, delete=True)
+    assert len(list(store.backend.root.rglob("notes.txt"))) == 5
+    assert complete_attempt(store.backend, key_of("a"), "r-1") is None
+    assert store.restores("a")
 
 
 def test_a_round_counts_as_young_as_its_newest_record(store):

@@ -37,8 +37,8 @@ POINTS = {
     "results": 16,
     "republish": 8,
     "remove": 17,
-    "collect": 27,
-    "retain": 39,
+    "collect": 55,
+    "retain": 69,
     "discard": 19,
 }
 

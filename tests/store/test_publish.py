@@ -318,3 +318,29 @@ def test_the_nearest_earlier_result_is_the_one_that_differs_least(backend, tmp_p
     assert found.cache_key == "2" * 64
     assert [(d.path, d.first, d.second) for d in found.found] == [("/params/n", 2, 3)]
     assert nearest_earlier(backend, "yours", PARTS, {}, cache_key=KEY) is None
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "lost"])
+def test_a_damaged_shard_counts_as_missing_and_is_published_anew(backend, spoil, tmp_path, how):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x").write_text("x")
+    shards = [
+        Shard(cache_key="ab" * 32, mode="train", round="r", total=2, attempt="a", index=index, files=())
+        for index in (0, 1)
+    ]
+    for shard in shards:
+        publish_shard(backend, tmp_path / "out", shard)
+    name = shard_name("ab" * 32, "r", 2, "a", 1)
+    data = backend.get(name)[0]
+    spoil(name, {"cut": data[:-1], "flipped": b"[" + data[1:], "lost": None}[how])
+    assert complete_attempt(backend, "ab" * 32, "r") is None
+    assert republish(backend, replace(shards[0], attempt="b"))
+    assert not republish(backend, replace(shards[1], attempt="b"))
+    publish_shard(backend, tmp_path / "out", shards[1])
+    assert [shard.index for shard in complete_attempt(backend, "ab" * 32, "r")] == [0, 1]
+
+
+def test_a_shard_of_a_later_release_is_not_taken_for_a_missing_one(backend):
+    backend.put(shard_name("ab" * 32, "r", 1, "a", 0), b'{"format":2,"kind":"shard"}')
+    with pytest.raises(NewerFormat, match="reads formats up to 1"):
+        complete_attempt(backend, "ab" * 32, "r")

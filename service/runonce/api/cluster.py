@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,16 +39,14 @@ def submit_all(found: Sequence[Located], api: Api, namespace: str) -> list[Exper
 
 def send_code(found: Sequence[Located], store: str) -> list[str]:
     """Keep the code of every experiment in the store, under its digest; returns the digests. Raises InputError."""
-    from runonce.author.bundle import pack
-    from runonce.errors import PreconditionFailed
+    from runonce.author.bundle import pack, with_nonce
     from runonce.store.backend import source_name
     from runonce.store.url import open_store
 
     packed = dict(pack(completed(located), located.workdir) for located in found)
     backend = open_store(store)
     for digest, data in packed.items():
-        with contextlib.suppress(PreconditionFailed):  # it is there: the same digest is the same code
-            backend.put(source_name(digest), data, create=True)
+        backend.put(source_name(digest), with_nonce(data))
     return sorted(packed)
 
 

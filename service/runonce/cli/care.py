@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from runonce.cli.chosen import choose, complete_results, mode_option
-from runonce.cli.options import json_option, open_given, store_option
+from runonce.cli.options import json_option, open_there, store_option
 from runonce.cli.text import size_text
 from runonce.cli.waiting import Waiting
 from runonce.errors import InputError
@@ -34,7 +34,7 @@ def verify(results: Sequence[str], modes: Sequence[str], dry_run: bool, store: s
 
     What is damaged is taken out, and each result that needs it becomes a miss: the next run makes it anew.
     """
-    backend = open_given(store)
+    backend = open_there(store)
     with Waiting() as tell:
         found = list(_damages(backend, results, modes, tell))
         for damage in found if not dry_run else ():
@@ -88,8 +88,9 @@ def gc(
     limits = Limits(retain=_seconds(older_than) if older_than else None, newest_too=newest_too)
     if no_writers:
         limits = Limits(grace=-1.0, retain=limits.retain, newest_too=newest_too)
+    backend = open_there(store)
     with Waiting() as tell:
-        found = collect(open_given(store), limits, delete=delete, tell=tell)
+        found = collect(backend, limits, delete=delete, tell=tell)
     if output == "json":
         click.echo(json.dumps(_json(found, delete), indent=2))
     else:

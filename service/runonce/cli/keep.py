@@ -21,7 +21,7 @@ from runonce.cli.text import size_text, table, value_text
 from runonce.cli.waiting import Waiting
 from runonce.errors import Damaged, InputError
 from runonce.experiment.manifest import Commit
-from runonce.store.backend import Backend
+from runonce.store.backend import Backend, listed
 from runonce.store.commit import DamagedCommit, probe
 from runonce.store.restore import restore
 
@@ -52,7 +52,7 @@ def ls(names: Sequence[str], modes: Sequence[str], store: str | None, output: st
 def _all(backend: Backend) -> list[Commit]:
     found = []
     with Waiting() as tell:
-        for number, entry in enumerate(backend.list("c/")):
+        for number, entry in enumerate(listed(backend, "c/")):
             tell("reading results", number)
             try:
                 commit = probe(backend, entry.name.rpartition("/")[2])

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
+from runonce.errors import InputError
 from runonce.settings import Settings
 from runonce.store.backend import Backend
+from runonce.store.folder import FolderBackend
 from runonce.store.url import open_yours
 
 json_option = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -24,6 +26,14 @@ grid_option = click.option(
 def target_options(command: Any) -> Any:
     change = click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Change a parameter.")
     return click.argument("target", metavar="TARGET")(change(command))
+
+
+def open_there(store: str | None) -> Backend:
+    """For commands that take care of a store: one that is named has to be there. Raises InputError."""
+    backend = open_given(store)
+    if store and isinstance(backend, FolderBackend) and not backend.exists():
+        raise InputError.of("--store", f"there is no store in {backend.url}.", "`run` makes one where it is told to.")
+    return backend
 
 
 def open_given(store: str | None) -> Backend:

@@ -20,7 +20,12 @@ RENEW_S = GRACE_S / 2  # who relies on stored bytes older than this puts them ag
 FORMAT = 1
 MARKER = "runonce-store.json"  # says which format the store has
 
+CHECK = "s/check-"  # what a check of the store writes, and removes again
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+_FORMS = re.compile(
+    r"[bcms]/[0-9a-f]{2}/[0-9a-f]{64}|w/[0-9a-f]{64}/[^/]+/\d+/(k/.+|[^/]+/i\d+)|[dfl]/[0-9a-f]{64}(/.+)?|[npt]/.+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +94,19 @@ class Backend(Protocol):
         """
 
 
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
 def check_name(name: str) -> None:
     """Raises ValueError for a name that could lead out of the store, or be another name to some service."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise ValueError(f"{name!r} is no name of an object.")
+
+
+def listed(backend: Backend, prefix: str) -> Iterator[Stat]:
+    """The objects that are the store's own by their names; what else lies between them is left alone."""
+    return (entry for entry in backend.list(prefix) if _FORMS.fullmatch(entry.name))
 
 
 def commit_name(cache_key: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runonce.errors import PreconditionFailed
+from runonce.store.backend import CHECK
 
 if TYPE_CHECKING:
     from runonce.store.backend import Backend
@@ -27,7 +28,7 @@ class Check:
 
 def check_store(backend: Backend) -> list[Check]:
     """About a dozen requests below `s/`; nothing of them is left. Raises StoreError when the store cannot be used."""
-    name = f"s/check-{uuid.uuid4().hex}"
+    name = f"{CHECK}{uuid.uuid4().hex}"
     try:
         return _checks(backend, name)
     finally:

@@ -20,7 +20,7 @@ from typing import Any
 from runonce.errors import Damaged, NewerFormat, StoreError
 from runonce.experiment.canonical import canonical
 from runonce.experiment.manifest import FORMAT, Commit
-from runonce.store.backend import GRACE_S, Backend, Stat, manifest_name
+from runonce.store.backend import CHECK, GRACE_S, Backend, Stat, blob_name, listed, manifest_name, source_name
 from runonce.store.commit import UnsignedCommit, probe
 from runonce.store.folder import FolderBackend
 from runonce.store.remove import is_checkpoint, remove
@@ -30,7 +30,8 @@ DAY_S = 24 * 3600.0
 THREADS = 8
 BATCH = 1000
 
-_DIGEST = re.compile(rb'"([0-9a-f]{64})"')
+_DIGEST = re.compile(rb'"(?:source:)?([0-9a-f]{64})"')
+_KINDS = {"b": "blobs", "m": "manifests", "s": "sources"}
 
 Tell = Callable[[str, int], None]  # what is being done, and how much of it is done
 
@@ -39,13 +40,15 @@ Tell = Callable[[str, int], None]  # what is being done, and how much of it is d
 class Limits:
     """Seconds. grace: what is younger is never deleted; less than GRACE_S only where nobody writes.
 
-    unfinished: records of a round without a result, from its newest. failures: failure records. retain: results older
-    than this are removed, None keeps all. newest_too: also the newest result of a name and mode.
+    unfinished: records of a round without a result, from its newest. failures: failure records. sources: code that was
+    sent along and of which no result is there, since it was last sent. retain: results older than this are removed,
+    None keeps all. newest_too: also the newest result of a name and mode.
     """
 
     grace: float = GRACE_S
     unfinished: float = 30 * DAY_S
     failures: float = 7 * DAY_S
+    sources: float = 90 * DAY_S
     retain: float | None = None
     newest_too: bool = False
 
@@ -68,9 +71,12 @@ def collect(
 ) -> Collected:
     """Find and, if asked to, delete. Raises Damaged, and has deleted no blob, where a root cannot be read.
 
-    What results are made of is counted as blobs and manifests only once they are gone for one grace.
+    What results are made of is counted as blobs and manifests only once they are gone for one grace. Where there is
+    no store yet, none is made.
     """
     limits = limits or Limits()
+    if isinstance(backend, FolderBackend) and not backend.exists():
+        return Collected()
     with _Scratch() as scratch:
         collection = _Collection(backend, limits, scratch, delete=delete, tell=tell)
         try:
@@ -86,6 +92,7 @@ def collect(
             ("f/", "failures", limits.failures),
             ("l/", "leases", limits.grace),
             ("t/", "clocks", limits.grace),
+            (CHECK, "checks", limits.grace),
         ):
             collection.drop_old(prefix, kind, limit)
         collection.sweep()
@@ -120,12 +127,17 @@ class _Collection:
         self._now = clock(backend)
 
     def list_candidates(self) -> None:
-        entries = (entry for prefix in ("b/", "m/") for entry in self._backend.list(prefix))
-        old = ((entry.name, entry.size, entry.version) for entry in entries if self._older(entry, self._limits.grace))
+        limits = {"b/": self._limits.grace, "m/": self._limits.grace, "s/": self._limits.sources}
+        old = (
+            (entry.name, entry.size, entry.version)
+            for prefix, limit in limits.items()
+            for entry in listed(self._backend, prefix)
+            if self._older(entry, limit)
+        )
         self._db.executemany("INSERT OR REPLACE INTO candidates VALUES (?, ?, ?)", self._told("listing", old))
 
     def read_commits(self) -> None:
-        for number, entry in enumerate(self._backend.list("c/")):
+        for number, entry in enumerate(listed(self._backend, "c/")):
             self._tell("reading results", number)
             found, signed = self._stored(entry.name.rpartition("/")[2])
             if found is None:
@@ -178,7 +190,7 @@ class _Collection:
             return (error.commit, error.etag), False
 
     def read_removed(self) -> None:
-        for entry in self._backend.list("d/"):
+        for entry in listed(self._backend, "d/"):
             if self._older(entry, self._limits.grace):
                 self._drop("removed", entry)
             else:
@@ -186,7 +198,7 @@ class _Collection:
 
     def read_rounds(self) -> None:
         """Shards and checkpoints, round by round: each either garbage or a root."""
-        entries = self._backend.list("w/")
+        entries = listed(self._backend, "w/")
         for round_, members in itertools.groupby(entries, key=lambda entry: entry.name.split("/")[1:3]):
             group = list(members)
             self._tell("reading rounds", len(group))
@@ -198,10 +210,10 @@ class _Collection:
                 if over or done_with:
                     self._drop("checkpoints" if is_checkpoint(entry.name) else "shards", entry)
                 else:
-                    self._mark(f"b/{digest[:2]}/{digest}" for (digest,) in self._digests(entry.name))
+                    self._mark(blob_name(digest) for (digest,) in self._digests(entry.name))
 
     def drop_old(self, prefix: str, kind: str, limit: float) -> None:
-        for entry in self._backend.list(prefix):
+        for entry in self._backend.list(prefix) if prefix == CHECK else listed(self._backend, prefix):
             if self._older(entry, limit):
                 self._drop(kind, entry)
 
@@ -211,7 +223,9 @@ class _Collection:
             self._tell("reading manifests", number)
             self._mark([manifest_name(digest)])
             try:
-                self._mark(f"b/{blob[:2]}/{blob}" for (blob,) in self._digests(manifest_name(digest), digest=digest))
+                named = [found for (found,) in self._digests(manifest_name(digest), digest=digest)]
+                self._mark(blob_name(found) for found in named)
+                self._mark(source_name(found) for found in named)
             except Damaged:
                 if needed:
                     raise
@@ -223,10 +237,11 @@ class _Collection:
                 if self._delete:
                     list(pool.map(lambda row: self._backend.delete(row[0], version=row[2]), batch))
                 for name, size, _ in batch:
-                    self.found.add("blobs" if name.startswith("b/") else "manifests", size)
+                    self.found.add(_KINDS[name[0]], size)
                 self._tell("deleting" if self._delete else "counting", self.found.counts["blobs"])
         if self._delete and isinstance(self._backend, FolderBackend):
             clear_unfinished(self._backend, older_than_s=DAY_S)
+            self._backend.remove_empty_folders()
 
     def _need(self, manifest: str, *, needed: bool) -> None:
         self._db.execute(

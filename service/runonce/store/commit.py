@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,9 @@ from runonce.experiment.job import Failure, Round
 from runonce.experiment.manifest import FORMAT, Commit, Shard, merge
 from runonce.store.backend import Backend, commit_name, experiment_name, failure_name, manifest_name, shard_prefix
 from runonce.store.remove import keep_for_a_grace
+from runonce.store.restore import read_shard
+
+_SHARD = re.compile(r"(?P<total>\d+)/(?P<attempt>[^/]+)/i(?P<index>\d+)")
 
 MAX_FAILURES = 10  # of one attempt; the cause stands first
 
@@ -54,24 +58,22 @@ def probe(backend: Backend, cache_key: str) -> tuple[Commit, str] | None:
 def complete_attempt(
     backend: Backend, cache_key: str, round_: str, attempt: str | None = None
 ) -> Sequence[Shard] | None:
-    """All shards of one attempt of the round (of `attempt` where given), in index order; None if none is whole."""
+    """All shards of one attempt of the round (of `attempt` where given), in index order; None if none is whole.
+
+    A damaged one counts as missing, so that its process is run again.
+    """
     found: dict[tuple[int, str], dict[int, str]] = defaultdict(dict)
     prefix = shard_prefix(cache_key, round_)
     for entry in backend.list(prefix):
-        parts = entry.name.removeprefix(prefix).split("/")
-        if len(parts) == 3 and (attempt is None or parts[1] == attempt):
-            found[int(parts[0]), parts[1]][int(parts[2].removeprefix("i"))] = entry.name
+        match = _SHARD.fullmatch(entry.name.removeprefix(prefix))
+        if match is not None and attempt in (None, match["attempt"]):
+            found[int(match["total"]), match["attempt"]][int(match["index"])] = entry.name
     for (total, _), names in found.items():
         if sorted(names) == list(range(total)):
-            return [_shard(backend, names[index]) for index in range(total)]
+            shards = [shard for index in range(total) if (shard := read_shard(backend, names[index])) is not None]
+            if len(shards) == total:
+                return shards
     return None
-
-
-def _shard(backend: Backend, name: str) -> Shard:
-    found = backend.get(name)
-    if found is None:
-        raise Damaged(f"{name} is lost from {backend.url}.")
-    return Shard.decode(found[0], name=name)
 
 
 def newest_round(backend: Backend, cache_key: str, *, prefix: str, than: str | None = None) -> str | None:

@@ -6,18 +6,20 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from runonce.errors import Damaged, NewerFormat, PreconditionFailed, StoreError
-from runonce.store.backend import FORMAT, MARKER, RENEW_S, Stat, check_name
+from runonce.errors import Damaged, PreconditionFailed, StoreError
+from runonce.store.backend import MARKER, RENEW_S, Stat, check_name, is_name
+from runonce.store.marker import Marker
 from runonce.store.signing import NO_KEYS, Keyring
 from runonce.store.spans import CHUNK, Span, SpanReader, write_whole
+
+TRIES = 100
 
 _ABANDONED_S = 24 * 3600  # an unfinished write older than this has no writer any more
 
@@ -31,6 +33,7 @@ class FolderBackend:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.url = str(self.root)
+        self._marker = Marker(self.root)
         self._ready = False
 
     def get(self, name: str) -> tuple[bytes, str] | None:
@@ -47,19 +50,16 @@ class FolderBackend:
             file.write(data)
             _flush(file)
             path = self._path(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
             if create:
                 try:
-                    os.link(temporary, path)
+                    _placed(lambda: os.link(temporary, path), path.parent)
                 except FileExistsError:
                     raise PreconditionFailed(f"{name} is there already.") from None
-            elif if_match is not None:
-                with self._locked():
-                    self._check_etag(name, if_match)
-                    temporary.rename(path)
             else:
                 with self._locked():
-                    temporary.rename(path)
+                    if if_match is not None:
+                        self._check_etag(name, if_match)
+                    _placed(lambda: os.rename(temporary, path), path.parent)
             _flush_folder(path.parent)
         return hashlib.sha256(data).hexdigest()
 
@@ -80,9 +80,8 @@ class FolderBackend:
                 _flush(file)
                 # People open these files under another name; what they change by accident must not be the result.
                 temporary.chmod(0o444)
-                target.parent.mkdir(parents=True, exist_ok=True)
                 with self._locked():
-                    temporary.rename(target)
+                    _placed(lambda: os.rename(temporary, target), target.parent)
                 _flush_folder(target.parent)
 
     def read(self, name: str, *, sha256: str) -> Iterator[bytes]:
@@ -128,10 +127,10 @@ class FolderBackend:
         """Below one folder, in the order of whole names, with no more than one folder's names in memory."""
         try:
             with os.scandir(folder) as scan:
-                entries = sorted(f"{lead}{e.name}{'/' if e.is_dir() else ''}" for e in scan)
+                names = sorted(f"{lead}{e.name}{'/' if e.is_dir() else ''}" for e in scan if is_name(e.name))
         except (FileNotFoundError, NotADirectoryError):
             return
-        for name in entries:
+        for name in names:
             if name.endswith("/"):
                 if name.startswith(prefix) or prefix.startswith(name):
                     yield from self._walk(self.root / name, name, prefix)
@@ -154,6 +153,14 @@ class FolderBackend:
                     self._check_etag(name, if_match)
                 if version in (None, found):
                     path.unlink()
+
+    def remove_empty_folders(self) -> None:
+        """What deleted objects left behind; whoever writes there meanwhile makes them again."""
+        with self._errors("look through", "the store"):
+            for top in ("b", "c", "d", "f", "l", "m", "n", "p", "s", "t", "w"):
+                for folder, _, _ in os.walk(self.root / top, topdown=False):
+                    with contextlib.suppress(OSError):  # it is not empty, or gone
+                        os.rmdir(folder)
 
     def _renewed(self, path: Path, sha256: str) -> bool:
         """Whether these bytes are there, and stay: old ones get a new version."""
@@ -188,32 +195,23 @@ class FolderBackend:
         if found != wanted:
             raise PreconditionFailed(f"{name} is another one by now." if found else f"{name} is gone.")
 
-    def _check_marker(self) -> None:
-        """A folder that is something else must be neither read as an empty store nor written into."""
-        if self._ready or not self.root.exists():
-            return
-        data = self._read_marker()
-        if data is None and any(entry.name not in ("tmp", MARKER) for entry in self.root.iterdir()):
-            data = self._read_marker()  # a store that was made between the two looks has it by now
-            if data is None:
-                raise StoreError(
-                    f"{self.url} is a folder with other things in it, and no store. Name an empty or new folder."
-                )
-        if data is None:
-            return
-        try:
-            format_ = json.loads(data)["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise Damaged(f"{self.root / MARKER} is damaged: {error!r}. A whole one reads {_marker()!r}.") from error
-        if format_ != FORMAT:
-            raise NewerFormat(f"{self.url} is a store of format {format_}; this release knows up to {FORMAT}.")
-        self._ready = True
+    def exists(self) -> bool:
+        """Whether there is a store, and not only the name of one."""
+        with self._errors("read", MARKER):
+            return self._marker.check() or self._marker.fault() is not None
 
-    def _read_marker(self) -> bytes | None:
-        try:
-            return (self.root / MARKER).read_bytes()
-        except FileNotFoundError:
-            return None
+    def marker_fault(self) -> str | None:
+        """What is wrong with the record that says which format the store has."""
+        with self._errors("read", MARKER):
+            return self._marker.fault()
+
+    def renew_marker(self) -> None:
+        with self._errors("write", MARKER):
+            self._ready = False
+            self._prepare()
+
+    def _check_marker(self) -> None:
+        self._ready = self._ready or self._marker.check()
 
     def _prepare(self) -> Path:
         """The folder of unfinished writes; makes the store where there is none."""
@@ -222,10 +220,8 @@ class FolderBackend:
             return folder
         self._check_marker()
         folder.mkdir(parents=True, exist_ok=True)
-        if not (self.root / MARKER).exists():
-            temporary = folder / uuid.uuid4().hex
-            temporary.write_text(_marker())
-            temporary.rename(self.root / MARKER)
+        if not self._ready:
+            self._marker.write(folder)
         for entry in folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - entry.stat().st_mtime > _ABANDONED_S:
@@ -258,10 +254,6 @@ class FolderBackend:
             raise StoreError(f"cannot {what} {name} in {self.url}: {error.strerror or error}.{hint}") from error
 
 
-def _marker() -> str:
-    return json.dumps({"format": FORMAT, "kind": "store"})
-
-
 def _copy(chunks: Iterable[bytes], target: IO[bytes], sha256: str, source: str) -> None:
     digest = hashlib.sha256()
     for chunk in chunks:
@@ -281,8 +273,22 @@ def _flush(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
+def _placed(put: Callable[[], None], folder: Path) -> None:
+    """Put something into a folder that a collector may remove, as long as it is empty."""
+    for _ in range(TRIES):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return put()
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+
+
 def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # what was put there is deleted already
     try:
         os.fsync(descriptor)
     finally:

@@ -14,6 +14,7 @@ from runonce.errors import Fault, InputError, PreconditionFailed
 from runonce.experiment.manifest import File, Shard, path_fault
 from runonce.store.backend import Backend, blob_name, shard_name, shard_prefix
 from runonce.store.packing import store_cut
+from runonce.store.restore import read_shard
 
 THREADS = 8
 
@@ -60,11 +61,8 @@ def republish(backend: Backend, shard: Shard) -> bool:
     for entry in backend.list(prefix):
         if entry.name.count("/") != prefix.count("/") + 1 or not entry.name.endswith(f"/i{shard.index}"):
             continue
-        found = backend.get(entry.name)
-        if found is None:
-            continue
-        earlier = Shard.decode(found[0], name=entry.name)
-        if all(backend.stat(blob_name(blob)) for file in earlier.files for blob in file.blobs):
+        earlier = read_shard(backend, entry.name)
+        if earlier is not None and all(backend.stat(blob_name(blob)) for file in earlier.files for blob in file.blobs):
             _create(backend, replace(earlier, attempt=shard.attempt))
             return True
     return False
@@ -75,7 +73,8 @@ def _create(backend: Backend, shard: Shard) -> None:
     try:
         backend.put(name, shard.encode(), create=True)
     except PreconditionFailed:
-        return  # an earlier try of this index in the same attempt was complete
+        if read_shard(backend, name) is None:  # else an earlier try of this index in the same attempt was complete
+            backend.put(name, shard.encode())
 
 
 def _store(backend: Backend, output: Path, path: str) -> File:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runonce.errors import Damaged
-from runonce.experiment.manifest import File, Manifest, Part, path_fault
+from runonce.experiment.manifest import File, Manifest, Part, Shard, path_fault
 from runonce.store.backend import Backend, blob_name, manifest_name
 
 THREADS = 8
@@ -31,6 +31,18 @@ def read_manifest(backend: Backend, digest: str) -> Manifest:
     if hashlib.sha256(found[0]).hexdigest() != digest:
         raise Damaged(f"{name} in {backend.url} does not have the digest that is its name.")
     return Manifest.decode(found[0], name=name)
+
+
+def read_shard(backend: Backend, name: str) -> Shard | None:
+    """The shard manifest of this name; None where it is lost or damaged: its process has published nothing then.
+
+    Raises NewerFormat, StoreError.
+    """
+    try:
+        found = backend.get(name)
+        return None if found is None else Shard.decode(found[0], name=name)
+    except Damaged:
+        return None
 
 
 def restore(backend: Backend, manifest: Manifest, folder: Path) -> None:

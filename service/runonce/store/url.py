@@ -27,14 +27,20 @@ def open_yours(settings: Settings, url: str | None = None) -> Backend:
 def _opened(url: str) -> Backend:
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return FolderBackend(Path(url).expanduser())
+        return _folder(Path(url).expanduser())
     if scheme == "file" and rest.startswith("/"):
-        return FolderBackend(Path(rest))
+        return _folder(Path(rest))
     if scheme == "s3":
         return _open_s3(url)
     raise InputError.of(
         "store", f"is {url!r}; results are kept in folders and in S3.", "Give a folder's path, or s3://bucket/prefix."
     )
+
+
+def _folder(path: Path) -> FolderBackend:
+    if path.exists() and not path.is_dir():
+        raise InputError.of("store", f"{path} is a file; a store is a folder.", "Name a folder, also one that is new.")
+    return FolderBackend(path)
 
 
 def _open_s3(url: str) -> Backend:

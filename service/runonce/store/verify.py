@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from runonce.errors import Damaged
 from runonce.experiment.manifest import Manifest, Shard
-from runonce.store.backend import Backend, blob_name, commit_name, manifest_name
+from runonce.store.backend import MARKER, Backend, blob_name, commit_name, listed, manifest_name
 from runonce.store.collect import check_record
 from runonce.store.commit import DamagedCommit, UnsignedCommit, probe
+from runonce.store.folder import FolderBackend
 from runonce.store.remove import is_checkpoint, retract
 from runonce.store.restore import check_path, read_manifest
 
@@ -40,14 +41,16 @@ class Damage:
 def verify(backend: Backend, *, tell: Tell = lambda what, number: None) -> Iterator[Damage]:
     """Read all records and all bytes. Raises NewerFormat, StoreError."""
     with closing(_tables()) as db:
-        for number, entry in enumerate(backend.list("c/")):
+        if isinstance(backend, FolderBackend) and (what := backend.marker_fault()):
+            yield Damage(name=MARKER, what=what)
+        for number, entry in enumerate(listed(backend, "c/")):
             tell("reading results", number)
             yield from _commit(backend, entry.name.rpartition("/")[2], db)
         for prefix in _RECORDS:
-            for entry in backend.list(prefix):
+            for entry in listed(backend, prefix):
                 yield from _record(backend, entry.name, db)
         for prefix in ("m/", "b/"):
-            for number, entry in enumerate(backend.list(prefix)):
+            for number, entry in enumerate(listed(backend, prefix)):
                 tell("reading files", number)
                 yield from _content(backend, entry.name, db)
         yield from _lost(backend, db)
@@ -67,7 +70,9 @@ def verify_result(backend: Backend, cache_key: str, *, tell: Tell = lambda what,
 
 def discard(backend: Backend, damage: Damage) -> None:
     """Take out what is damaged, and make a miss of every result that needs it; what is whole stays for a grace."""
-    if damage.etag:
+    if damage.name == MARKER and isinstance(backend, FolderBackend):
+        backend.renew_marker()
+    elif damage.etag:
         backend.delete(damage.name, if_match=damage.etag)
     elif not damage.name.startswith(("c/", *_EXPIRING)) and (found := backend.stat(damage.name)) is not None:
         backend.delete(damage.name, version=found.version)
