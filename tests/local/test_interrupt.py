@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -164,6 +165,54 @@ COUNTED = """def train(self, run):
         import os
         with open(os.environ["BASE"] + "/starts", "a") as file:
             file.write(f"{self.params.lr}\\n")"""
+
+
+def test_two_homes_that_share_a_store_do_not_wait_for_one_that_is_dead(looping, tmp_path):
+    """The lease lasts 30 s; the lock of the kernel ends with its holder."""
+    shared = ("--store", str(tmp_path / "shared"))
+    first = start(looping, *shared)
+    until((looping.folder / "up").exists)
+    more = {"BASE": str(looping.folder), "RUNONCE_HOME": str(tmp_path / "two")}
+    second = looping.start("run", "tiny.yaml", "--mode", "train", "-o", "json", *shared, **more)
+    assert "its lease in the store is held by" in second.stderr.readline()
+    first.kill()
+    first.communicate(timeout=60)
+    until(lambda: len(starts(looping)) == 2, 25)
+    (looping.folder / "go").write_text("")
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+
+
+SHARED = """
+import sys
+from pathlib import Path
+from runonce.store import filesystem
+filesystem.SYSTEM = type("Mounted", (), {"kind": lambda self, path: "nfs"})()
+from runonce.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_two_machines_that_share_home_and_store_by_a_mount_work_one_at_a_time(looping):
+    """They have one folder of Jobs, and neither sees the other's processes: the lease decides."""
+
+    def on(host: str) -> subprocess.Popen[str]:
+        code = f"import socket; socket.gethostname = lambda: {host!r}{SHARED}"
+        return subprocess.Popen(
+            [sys.executable, "-c", code, "run", "tiny.yaml", "--mode", "train", "-o", "json"],
+            cwd=looping.folder, env=looping.env(BASE=str(looping.folder)), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, start_new_session=True,
+        )  # fmt: skip
+
+    first = on("one")
+    until((looping.folder / "up").exists)
+    second = on("two")
+    assert "its lease in the store is held by one-" in second.stderr.readline()
+    (looping.folder / "go").write_text("")
+    outs = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]
+    assert [out["modes"]["train"]["cacheHit"] for out in outs] == [False, True]
+    assert len(starts(looping)) == 1
+    assert {path.name for path in (looping.home / "jobs").iterdir()} == {"one", "two"}
 
 
 def test_two_homes_that_share_a_store_work_one_at_a_time(looping, tmp_path):

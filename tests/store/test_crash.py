@@ -37,8 +37,8 @@ POINTS = {
     "results": 16,
     "republish": 8,
     "remove": 17,
-    "collect": 55,
-    "retain": 69,
+    "collect": 43,
+    "retain": 61,
     "discard": 19,
 }
 

@@ -8,12 +8,35 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 
+import pytest
+from file_systems import Mounted
+
+from runonce.store import filesystem
 from runonce.store.backend import lease_name
+from runonce.store.folder import FolderBackend
 from runonce.store.lease import Leases
 from runonce.store.url import open_store
 
 KEY = "ab" * 32
+
+
+@pytest.fixture(params=["local", "shared", "s3"])
+def store_url(request, tmp_path, monkeypatch) -> str:
+    """A folder of this machine, one that machines share, and S3."""
+    if request.param == "s3":
+        return request.getfixturevalue("weed").url(f"t/{uuid.uuid4().hex}")
+    if request.param == "shared":
+        monkeypatch.setattr(filesystem, "SYSTEM", Mounted(tmp_path))
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def local(tmp_path) -> FolderBackend:
+    backend = FolderBackend(tmp_path / "store")
+    assert backend.is_local
+    return backend
 
 
 def until(condition, seconds: float = 20.0):
@@ -52,6 +75,10 @@ HOLDER = """
 import sys, time
 from runonce.store.lease import Leases
 from runonce.store.url import open_store
+if sys.argv[3:]:
+    from pathlib import Path
+    from runonce.store import filesystem
+    filesystem.SYSTEM = type("Mounted", (), {"kind": lambda self, path: "nfs"})()
 leases = Leases(open_store(sys.argv[1]), "dead", ttl_s=0.5)
 assert leases.hold(sys.argv[2]) is None
 print("held", flush=True)
@@ -59,11 +86,48 @@ time.sleep(600)
 """
 
 
-def test_who_was_killed_is_replaced_after_one_lease_time_and_not_before(backend):
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, backend.url, KEY], stdout=subprocess.PIPE, text=True)
+def kill_a_holder(url: str, *options: str) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, url, KEY, *options], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     os.kill(holder.pid, signal.SIGKILL)
     holder.communicate()
+
+
+def test_who_was_killed_on_this_machine_is_replaced_at_once(local):
+    kill_a_holder(local.url)
+    assert b'"flock":true' in local.get(lease_name(KEY))[0]
+    waiting = Leases(local, "next", ttl_s=1000)
+    assert waiting.hold(KEY) is None
+    waiting.close()
+    assert list((local.root / "locks").iterdir()) == []
+
+
+def test_who_lives_on_this_machine_is_not_replaced_however_long_it_sleeps(local):
+    """Its renewals are far apart, as of a process that is stopped; the lock of the kernel says that it lives."""
+    one, other = Leases(local, "one", ttl_s=1000), Leases(local, "other", ttl_s=0.0)
+    one.hold(KEY)
+    assert [other.hold(KEY) for _ in range(3)] == ["one"] * 3
+    one.close()
+    assert other.hold(KEY) is None
+    other.close()
+
+
+def test_a_holder_that_came_through_a_mount_runs_out_on_the_machine_of_the_disk_too(local, monkeypatch):
+    monkeypatch.setattr(filesystem, "SYSTEM", Mounted(local.root))
+    through_mount = Leases(FolderBackend(local.root), "mount", ttl_s=1000)
+    assert through_mount.hold(KEY) is None
+    monkeypatch.undo()
+    next_ = Leases(local, "next", ttl_s=0.3)
+    started = time.monotonic()
+    assert next_.hold(KEY) == "mount"
+    until(lambda: next_.hold(KEY) is None)
+    assert time.monotonic() - started >= 0.3
+    next_.close()
+
+
+@pytest.mark.parametrize("store_url", ["shared", "s3"], indirect=True)
+def test_who_was_killed_is_replaced_after_one_lease_time_and_not_before(backend):
+    kill_a_holder(backend.url, *(["shared"] if isinstance(backend, FolderBackend) else []))
     waiting = Leases(backend, "next", ttl_s=0.5)
     started = time.monotonic()
     assert waiting.hold(KEY) == "dead"
@@ -110,6 +174,7 @@ def test_a_damaged_lease_runs_out_like_any_other(backend):
     leases.close()
 
 
+@pytest.mark.parametrize("store_url", ["shared", "s3"], indirect=True)
 def test_a_holder_that_wakes_late_neither_renews_nor_removes_anothers_lease(backend):
     late, next_ = Leases(backend, "late", ttl_s=1000), Leases(backend, "next", ttl_s=0.1)
     late.hold(KEY)

@@ -17,6 +17,7 @@ from runonce.errors import JobExists, JobGone, StillEnding
 from runonce.experiment.job import JobPlan, JobState, Owner, Process, Round
 from runonce.local.record import JobFolder, Record
 from runonce.local.supervisor import Supervisor
+from runonce.store.filesystem import is_local
 
 WORKER = (sys.executable, "-m", "runonce.worker.run")
 GRACE_S = 30.0
@@ -37,7 +38,9 @@ class LocalJobs:
         command: Sequence[str] = WORKER,
         grace_s: float = GRACE_S,
     ) -> None:
-        self._root, self._workdir, self._command, self._grace_s = root, workdir or Path.cwd(), command, grace_s
+        # Whether a process lives is told by its lock: on a file system that machines share, each keeps its own Jobs.
+        self._root = root if is_local(root) else root / socket.gethostname()
+        self._workdir, self._command, self._grace_s = workdir or Path.cwd(), command, grace_s
         self._supervisors: dict[str, Supervisor] = {}  # by uid of the Job
 
     def get(self, name: str) -> JobState | None:

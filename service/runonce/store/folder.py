@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
 from runonce.errors import Damaged, PreconditionFailed, StoreError
 from runonce.store.backend import MARKER, RENEW_S, Stat, check_name, is_name
+from runonce.store.filesystem import is_local
+from runonce.store.locks import exclusive
 from runonce.store.marker import Marker
 from runonce.store.signing import NO_KEYS, Keyring
 from runonce.store.spans import CHUNK, Span, SpanReader, write_whole
@@ -35,6 +37,11 @@ class FolderBackend:
         self.url = str(self.root)
         self._marker = Marker(self.root)
         self._ready = False
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine, so that the locks of its kernel hold for all who use it."""
+        return is_local(self.root)
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         with self._errors("read", name):
@@ -157,10 +164,16 @@ class FolderBackend:
     def remove_empty_folders(self) -> None:
         """What deleted objects left behind; whoever writes there meanwhile makes them again."""
         with self._errors("look through", "the store"):
-            for top in ("b", "c", "d", "f", "l", "m", "n", "p", "s", "t", "w"):
+            for top in "bcdflmnpstw":
                 for folder, _, _ in os.walk(self.root / top, topdown=False):
-                    with contextlib.suppress(OSError):  # it is not empty, or gone
-                        os.rmdir(folder)
+                    with contextlib.suppress(OSError):  # it is gone, or not empty any more
+                        if not os.listdir(folder):
+                            os.rmdir(folder)
+
+    def locks(self) -> Path:
+        """The folder of locks by key; makes the store where there is none."""
+        with self._errors("write", "a lock"):
+            return self._prepare().parent / "locks"
 
     def _renewed(self, path: Path, sha256: str) -> bool:
         """Whether these bytes are there, and stay: old ones get a new version."""
@@ -240,9 +253,7 @@ class FolderBackend:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Compare and write as one step; the system lets go of the lock when its holder dies."""
-        with (self._prepare().parent / "lock").open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with exclusive(self._prepare().parent, local=self.is_local):
             yield
 
     @contextlib.contextmanager

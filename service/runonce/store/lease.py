@@ -2,6 +2,9 @@
 
 A lease is one small record that its holder renews. No two clocks are compared: who waits takes it over when it has seen
 the same ETag for one lease time on its own clock. Every record has a fresh nonce: equal bytes would have equal ETags.
+
+In a folder of this machine its holder also has a lock of the kernel (flock), which ends with it: who gets that takes
+the lease over at once. One that came through a mount on another machine runs out as it does in S3.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from dataclasses import dataclass
 from runonce.errors import PreconditionFailed, StoreError
 from runonce.experiment.canonical import canonical, parse
 from runonce.store.backend import Backend, lease_name
+from runonce.store.folder import FolderBackend
+from runonce.store.locks import Flocks
 
 TTL_S = 30.0
 
@@ -22,6 +27,7 @@ TTL_S = 30.0
 class _Held:
     etag: str
     done: threading.Event
+    locked: bool  # by the kernel too
     lost: bool = False
 
 
@@ -33,6 +39,7 @@ class Leases:
 
     def __init__(self, backend: Backend, holder: str, *, ttl_s: float = TTL_S) -> None:
         self._backend, self._holder, self._ttl_s = backend, holder, ttl_s
+        self._flocks: Flocks | None = None
         self._held: dict[str, _Held] = {}
         self._keeping: threading.Thread | None = None  # one renews them all
         self._closed = threading.Event()
@@ -43,24 +50,45 @@ class Leases:
         """Take the lease and keep it; None when it is ours, else who holds it. Never blocks."""
         if cache_key in self._held:
             return None
-        name = lease_name(cache_key)
-        found = self._backend.get(name)
+        locked = self._take_flock(cache_key)
         try:
-            if found is None:
-                etag = self._backend.put(name, self._record(), create=True)
-            else:
-                holder = _holder(found[0])
-                if holder != self._holder and not self._expired(cache_key, found[1]):
-                    return holder
-                etag = self._backend.put(name, self._record(), if_match=found[1])
+            etag, holder = self._take(cache_key, locked)
         except PreconditionFailed:
-            return "another one, since just now"
+            etag, holder = "", "another one, since just now"
+        if holder:
+            self._free_flock(cache_key)
+            return holder
         with self._lock:
-            self._held[cache_key] = _Held(etag, threading.Event())
+            self._held[cache_key] = _Held(etag, threading.Event(), locked)
             if self._keeping is None:
                 self._keeping = threading.Thread(target=self._keep, daemon=True)
                 self._keeping.start()
         return None
+
+    def _take(self, cache_key: str, locked: bool) -> tuple[str, str]:
+        """The ETag of our lease, or who holds it. locked: whether we have the lock of the kernel."""
+        name = lease_name(cache_key)
+        found = self._backend.get(name)
+        if found is None:
+            return self._backend.put(name, self._record(locked), create=True), ""
+        holder, has_flock = _holder(found[0])
+        dead = has_flock and locked
+        lives = has_flock and not locked and self._flocks is not None
+        if holder != self._holder and not dead and (lives or not self._expired(cache_key, found[1])):
+            return "", holder
+        return self._backend.put(name, self._record(locked), if_match=found[1]), ""
+
+    def _take_flock(self, cache_key: str) -> bool:
+        if self._flocks is None and isinstance(self._backend, FolderBackend) and self._backend.is_local:
+            self._flocks = Flocks(self._backend.locks())
+        try:
+            return self._flocks is not None and self._flocks.take(cache_key)
+        except OSError as error:
+            raise StoreError(f"cannot lock {cache_key} in {self._backend.url}: {error.strerror or error}.") from error
+
+    def _free_flock(self, cache_key: str) -> None:
+        if self._flocks is not None:
+            self._flocks.free(cache_key)
 
     def release(self, cache_key: str) -> None:
         held = self._held.pop(cache_key, None)
@@ -70,7 +98,9 @@ class Leases:
         try:
             self._backend.delete(lease_name(cache_key), if_match=held.etag)
         except StoreError:
-            return  # another's by now, or it runs out by itself
+            pass  # another's by now, or it runs out by itself
+        finally:
+            self._free_flock(cache_key)
 
     def close(self) -> None:
         self._closed.set()
@@ -94,18 +124,21 @@ class Leases:
         if held.done.is_set() or held.lost:
             return
         try:
-            held.etag = self._backend.put(name, self._record(), if_match=held.etag)
+            held.etag = self._backend.put(name, self._record(held.locked), if_match=held.etag)
         except PreconditionFailed:
             held.lost = True  # taken over: the commit will say whose result counts
         except StoreError:
             return  # tried again in time, or taken over
 
-    def _record(self) -> bytes:
-        return canonical({"format": 1, "kind": "lease", "holder": self._holder, "nonce": uuid.uuid4().hex})
+    def _record(self, locked: bool) -> bytes:
+        record = {"format": 1, "kind": "lease", "holder": self._holder, "nonce": uuid.uuid4().hex}
+        return canonical(record | ({"flock": True} if locked else {}))
 
 
-def _holder(data: bytes) -> str:
+def _holder(data: bytes) -> tuple[str, bool]:
+    """Who holds it, and whether by a lock of the kernel too."""
     try:
-        return str(parse(data)["holder"])
-    except (ValueError, KeyError, TypeError):
-        return "a damaged record"  # it runs out like any other
+        record = parse(data)
+        return str(record["holder"]), bool(record.get("flock"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "a damaged record", False  # it runs out like any other

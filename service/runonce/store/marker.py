@@ -11,7 +11,7 @@ from pathlib import Path
 from runonce.errors import NewerFormat, StoreError
 from runonce.store.backend import FORMAT, MARKER
 
-_OWN = frozenset(("b", "c", "d", "f", "l", "m", "n", "p", "s", "t", "w", "lock", "locks", "results", "tmp", MARKER))
+_OWN = frozenset((*"bcdflmnpstw", "held", "lock", "locks", "results", "tmp", MARKER))
 _BARE = frozenset(("tmp", MARKER))  # what is there first in a new store
 _FORMAT_OF = re.compile(rb'"format"\s*:\s*(\d+)')
 
