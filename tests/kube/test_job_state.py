@@ -74,7 +74,12 @@ def test_what_a_failed_container_left_is_its_failure():
 
 
 def test_the_cause_stands_before_its_victims():
-    assert told(seen("FailureTarget"), pod(0, code=76), pod(1, code=9)) == [(1, 9, "Error"), (0, 76, "Error")]
+    assert told(seen("FailureTarget"), pod(0, code=76), pod(1, code=9)) == [(1, 9, "Error"), (0, 76, "LostPeer")]
+
+
+def test_who_hung_is_the_cause_and_not_those_that_lost_it():
+    found = told(seen("FailureTarget"), pod(0, code=76), pod(1, code=137, deleted=True))
+    assert found == [(1, 137, "Hung"), (0, 76, "LostPeer")]
 
 
 def test_who_was_ended_with_the_group_is_no_cause():

@@ -175,6 +175,12 @@ def test_coupled_processes_end_together_within_seconds_and_the_cause_is_named_fi
     assert {f.reason for f in state.failures[1:]} == {"EndedWithGroup"}
 
 
+def test_who_hangs_is_the_cause_and_not_those_that_lost_it(make, planned):
+    jobs = make("note('up') if index == 1 else wait_for('up')\nsys.exit(76) if index == 0 else time.sleep(600)")
+    jobs.create(planned(2, coupled=True))
+    assert [(f.index, f.reason) for f in ended(jobs).failures] == [(1, "Hung"), (0, "LostPeer")]
+
+
 def test_a_victim_that_is_seen_first_does_not_hide_the_cause(make, planned):
     jobs = make(
         "signal.signal(signal.SIGTERM, lambda *_: os._exit(9))\n"

@@ -249,6 +249,8 @@ def test_a_final_failure_is_final():
     bad = failure(78, "ConfigurationError")
     judged = Round(round=FROM + "r", verdict="final")
     assert decide(wanted(), Seen(job=failed(bad, round=judged))) == Fail("ConfigurationError", (bad,))
+    told = replace(bad, log_tail="error (PartialFile): spec.params: lacks lr.")
+    assert decide(wanted(), Seen(job=failed(told, round=judged))) == Fail("PartialFile", (told,))
 
 
 def test_a_disruption_is_not_charged_but_counted():

@@ -153,6 +153,28 @@ def test_the_failure_names_process_code_and_last_line():
     assert status.modes.train.failure.log_tail == LOST.log_tail
 
 
+def test_what_the_worker_named_is_the_reason_and_the_message_of_the_conditions():
+    tail = "warning: x\nerror (AccessDenied): cannot write b/aa in s3://b: the credentials do not allow it.\n"
+    bad = Failure(index=0, exit_code=1, reason="Error", log_tail=tail)
+    status = build_status(
+        subject(), [view(Fail("AccessDenied", (bad,)), job(phase="failed", failures=(bad,)))], Status()
+    )
+    failed = next(c for c in status.conditions if c.type == "Failed")
+    assert failed.reason == "AccessDenied"
+    assert status.message == (
+        "process 0 ended with AccessDenied (exit code 1): cannot write b/aa in s3://b: the credentials do not allow it."
+    )
+
+
+def test_of_one_that_hung_in_silence_its_peer_tells():
+    hung = Failure(index=1, exit_code=None, reason="Hung")
+    peer = Failure(index=0, exit_code=76, reason="LostPeer", log_tail="error (LostPeer): train: another process hangs.")
+    status = build_status(
+        subject(), [view(Fail("Hung", (hung, peer)), job(phase="failed", failures=(hung, peer)))], Status()
+    )
+    assert status.message == "process 1 ended with Hung: train: another process hangs."
+
+
 def test_after_a_restart_a_failure_is_not_replaced_by_less():
     before = build_status(subject(), [ROWS["failed"][0]], Status())
     gone = Failure(index=0, exit_code=None, reason="PodLost")

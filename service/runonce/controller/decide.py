@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from runonce.experiment.blame import ENDED_WITH_GROUP, named
 from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, LOST_PEER, STOPPED
 from runonce.experiment.job import Failure, JobState, Owner, Round, Verdict
 from runonce.experiment.manifest import Commit, Shard
@@ -291,9 +292,9 @@ def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
         return Record(_judged(wanted, job), job.uid)
     failures = job.failures or (Failure(index=-1, exit_code=None, reason="ShardsMissing"),)
     if job.round.verdict == "final":
-        return Fail(_reason(failures), failures)
+        return Fail(named(failures[0])[0], failures)
     if job.round.verdict == "charged" and job.round.charges.get(wanted.owner.uid, 0) > wanted.retries:
-        return Fail(_reason(failures), failures)
+        return Fail(named(failures[0])[0], failures)
     if job.round.disruptions > MAX_DISRUPTIONS:
         return Fail("TooManyDisruptions", failures)
     return Replace(_next(wanted, job.round), job.uid)
@@ -349,14 +350,8 @@ def judge(failures: Sequence[Failure], *, coupled: bool, complete: bool = False)
         return "charged"
     if any(failure.reason in _DISRUPTIONS for failure in failures):
         return "disrupted"
-    root = [code for failure, code in zip(failures, codes, strict=True) if failure.reason != "EndedWithGroup"]
+    root = [code for failure, code in zip(failures, codes, strict=True) if failure.reason != ENDED_WITH_GROUP]
     if root and all(code in (STOPPED, LOST_PEER) for code in root) and STOPPED in root:
         return "disrupted"
     # Each index of an independent Job has had its own retries already.
     return "charged" if coupled else "final"
-
-
-def _reason(failures: Sequence[Failure]) -> str:
-    first = failures[0]
-    known = {CONFIGURATION: "ConfigurationError", DAMAGED_INPUT: "DamagedInput"}
-    return known.get(first.exit_code or 0, first.reason)

@@ -11,6 +11,7 @@ from datetime import datetime
 from runonce.controller import decide as rules
 from runonce.controller.decide import Decision, Earlier, Seen, Wanted
 from runonce.errors import JobExists, JobGone, JobRefused, StillEnding
+from runonce.experiment.blame import HUNG
 from runonce.experiment.canonical import canonical, digest
 from runonce.experiment.contract import Contract, Input
 from runonce.experiment.job import Failure, JobPlan, Jobs, JobState, Owner, Round, job_name
@@ -161,7 +162,10 @@ def _do(
         case rules.Create(round_):
             jobs.create(wanted.plan(round_))
         case rules.Replace(round_, uid):
+            _complete_record(wanted, seen, backend)
             jobs.replace(wanted.plan(round_), uid=uid)
+        case rules.Fail():
+            _complete_record(wanted, seen, backend)
         case rules.Join(uid):
             jobs.join(name, wanted.owner, uid=uid, cache_key=wanted.cache_key)
         case rules.Suspend(uid, value):
@@ -176,6 +180,13 @@ def _do(
             jobs.record(name, uid=uid, data=round_)
         case rules.Publish():
             _publish(wanted, decision, backend, missing())
+
+
+def _complete_record(wanted: ModeOf, seen: Seen, backend: Backend) -> None:
+    """A verdict is recorded while processes still end; which of them hung is known when all have."""
+    job = seen.job
+    if job is not None and any(failure.reason == HUNG for failure in job.failures):
+        record_failure(backend, wanted.cache_key, attempt=job.uid, round_=job.round, failures=job.failures)
 
 
 def _failures(seen: Seen) -> tuple[Failure, ...]:

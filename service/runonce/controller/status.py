@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from runonce.controller import decide as rules
 from runonce.controller.decide import Decision
 from runonce.errors import InputError
+from runonce.experiment.blame import named
 from runonce.experiment.job import Failure, JobState, Round
 from runonce.experiment.phase import Phase, phase_of
 from runonce.experiment.status import (
@@ -299,8 +300,8 @@ def _told(reason: str, failures: Sequence[Failure]) -> str:
     first = failures[0]
     rank = f"process {first.index}" if first.index >= 0 else "the Job"
     code = "" if first.exit_code is None else f" (exit code {first.exit_code})"
-    last = first.log_tail.strip().splitlines()[-1:]
-    return f"{rank} ended with {reason}{code}" + (f": {last[0]}" if last else "")
+    text = named(first)[1] or next((named(other)[1] for other in failures[1:]), "")
+    return f"{rank} ended with {reason}{code}" + (f": {text}" if text else "")
 
 
 def _failure(view: View, same: ModeStatus, attempt: int) -> FailureStatus | None:

@@ -33,7 +33,8 @@ POD_COMMAND = ("runonce", "worker")
 # What a mode's machineParams.env may set of ours: it changes no result.
 PEER_TIMEOUT = "RUNONCE_PEER_TIMEOUT_S"  # a coupled process that has not answered for so long is lost
 CHECKPOINT_SECONDS = "RUNONCE_CHECKPOINT_S"  # seconds between checkpoints of the engine
-TUNABLE = (PEER_TIMEOUT, CHECKPOINT_SECONDS)
+STALL_SECONDS = "RUNONCE_STALL_S"  # a loop that has not gone on for so long is ended; 0, the default: never
+TUNABLE = (PEER_TIMEOUT, CHECKPOINT_SECONDS, STALL_SECONDS)
 
 # For commands.
 PARAMS = "RUNONCE_PARAMS"
@@ -121,3 +122,4 @@ STOPPED = 75  # after a saved checkpoint; 0 would count the index as complete
 LOST_PEER = 76  # so that the root cause wins over its victims
 DAMAGED_INPUT = 77
 CONFIGURATION = 78  # final: no retry can help
+STALLED = 79  # ended itself, since its loop went on no more

@@ -13,6 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from runonce.errors import Conflict, Invalid, JobExists, JobGone, JobRefused, NotFound, Refused, StillEnding
+from runonce.experiment.blame import ENDED_WITH_GROUP, merged, only_victims, ordered, reason_of
+from runonce.experiment.contract import STOPPED
 from runonce.experiment.job import Failure, JobPlan, JobState, Owner, Process, Round
 from runonce.experiment.spec import KIND
 from runonce.kube.caches import Caches
@@ -40,7 +42,6 @@ MAX_WARNED = 1000  # Jobs whose warnings are remembered
 _CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _SIGNALLED = (137, 143)
-_LATER = (75, 76)  # stopped, lost a peer: victims, where there is another
 
 
 class KubeJobs:
@@ -190,11 +191,11 @@ class KubeJobs:
         if not ended or job.metadata.deletion_timestamp:
             return job_state(job)
         known = self._failures.get(job.uid)
-        if known is None:
+        if known is None or only_victims(known):  # the cause may be a pod that has not ended yet
             state = job_state(job, self._pods(f"{_CONTROLLER_UID}={job.uid}"))
+            known = merged(known or (), state.failures)
             with self._lock:
-                self._failures[job.uid] = state.failures
-            return state
+                self._failures[job.uid] = known
         return job_state(job, failures=known)
 
     def survey(self) -> None:
@@ -327,7 +328,7 @@ def _failures(job: JobObject, pods: list[PodObject], succeeded: tuple[int, ...],
         found += seen[-1:]
         if coupled and not of_index.get(index):
             lost.append(Failure(index=index, exit_code=None, reason="PodLost"))
-    found.sort(key=lambda failure: (failure.exit_code in _LATER or failure.reason == "EndedWithGroup", failure.index))
+    found = list(ordered(found))
     if reason == "DeadlineExceeded":
         found.insert(0, Failure(index=-1, exit_code=None, reason=reason))
         lost = []
@@ -347,10 +348,10 @@ def _failure(pod: PodObject) -> Failure | None:
     reason = pod.status.reason or (bad.reason if bad is not None else "") or "Error"
     if disrupted:
         reason = "DisruptionTarget"
-    elif code == 78:
-        reason = "ConfigurationError"
-    elif pod.metadata.deletion_timestamp and code in (*_SIGNALLED, 75):
-        reason = "EndedWithGroup"
+    elif pod.metadata.deletion_timestamp and code in (*_SIGNALLED, STOPPED):
+        reason = ENDED_WITH_GROUP
+    elif code is not None and reason == "Error":
+        reason = reason_of(code)
     tail = (bad.message if bad is not None else "") or pod.status.message
     return Failure(index=_index(pod), exit_code=code, reason=reason, log_tail=tail)
 

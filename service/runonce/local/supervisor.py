@@ -19,13 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from runonce.experiment.blame import ENDED_WITH_GROUP, ordered, reason_of
 from runonce.experiment.contract import (
     ATTEMPT,
     CONFIGURATION,
     DAMAGED_INPUT,
     INDEX,
     LIFELINE,
-    LOST_PEER,
     OUTPUT,
     SPEC_FILE,
     STOPPED,
@@ -205,13 +205,13 @@ class Supervisor(threading.Thread):
             self._pending.append(index)
         elif child.ended_by:
             # A peer that ends by itself meanwhile may be the cause, and the one seen first its victim.
-            own = child.ended_by == "EndedWithGroup" and by_itself and code not in (-signal.SIGTERM, STOPPED)
+            own = child.ended_by == ENDED_WITH_GROUP and by_itself and code not in (-signal.SIGTERM, STOPPED)
             self._fail(index, code, _reason(code) if own else child.ended_by)
         elif self._plan.shape.coupled:
             self._fail(index, code, _reason(code))
             self._failing = True
             self._pending.clear()
-            self._end_all("EndedWithGroup", GROUP_GRACE_S)
+            self._end_all(ENDED_WITH_GROUP, GROUP_GRACE_S)
         elif code == STOPPED and self._tries[index] <= MAX_STOPS:
             self._pending.append(index)
         elif code not in _FINAL and self._charged[index] < self._plan.retries:
@@ -223,7 +223,7 @@ class Supervisor(threading.Thread):
             if code in _FINAL:
                 self._failing = True
                 self._pending.clear()
-                self._end_all("EndedWithGroup", GROUP_GRACE_S)
+                self._end_all(ENDED_WITH_GROUP, GROUP_GRACE_S)
 
     def _fail(self, index: int, code: int, reason: str) -> None:
         self._failures[index] = Failure(index=index, exit_code=code, reason=reason, log_tail=self._log_tail(index))
@@ -242,14 +242,16 @@ class Supervisor(threading.Thread):
                 child.kill()
 
     def _tell(self, phase: str) -> None:
-        failures = sorted(self._failures.values(), key=_rank)
+        seen = sorted(self._failures.values(), key=lambda failure: failure.index)
+        # Who hung is known once nobody of the group is left.
+        failures = tuple(seen) if phase == "active" else ordered(seen)
         state = replace(
             self._state,
             phase=phase,  # type: ignore[arg-type]
             failing=self._failing and phase == "active",
             active=len(self._children),
             succeeded=tuple(sorted(self._succeeded)),
-            failures=tuple(failures),
+            failures=failures,
         )
         if state != self._state:
             self._state = state
@@ -266,13 +268,7 @@ class Supervisor(threading.Thread):
 def _reason(code: int) -> str:
     if code < 0:
         return f"Killed{signal.Signals(-code).name.removeprefix('SIG').title()}"
-    return {CONFIGURATION: "ConfigurationError", LOST_PEER: "LostPeer", STOPPED: "Stopped"}.get(code, "Error")
-
-
-def _rank(failure: Failure) -> tuple[int, int]:
-    """The cause before its victims."""
-    victims = {"EndedWithGroup": 2, "LostPeer": 1}
-    return victims.get(failure.reason, 0), failure.index
+    return reason_of(code)
 
 
 def _free_port() -> int:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def default_loop(run: WorkerRun, config: ExperimentConfig) -> None:
     """What `train`, `valid` and `test` do unless they are overridden."""
-    place = Place(run.mode, run.process_ind, run.total_processes)
+    place = Place(run.mode, run.process_ind, run.total_processes, beat=run.beat)
     if run.mode == "train":
         Trainer(run, config, place).train()
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -35,12 +36,16 @@ class StopRequest:
     """
 
     def __init__(self, *, alone: bool = False) -> None:
+        self.woken, self._wake = os.pipe()  # readable after SIGTERM, also while the loop hears of no signal
         self.asked = False  # by the machine
         self.told = False  # to the loop, which then ends early
         self._alone = alone
         self._program: subprocess.Popen[bytes] | None = None
 
     def listen(self) -> None:
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # its signals are not ours
         signal.signal(signal.SIGTERM, self._stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # `runonce worker` has kept one that came early
 
@@ -58,7 +63,8 @@ class StopRequest:
 class WorkerRun(Run):
     """base_seed: that of the experiment. coupled: whether the processes form one group. quick: as in the contract.
 
-    checkpoint_s: seconds between checkpoints of the engine. sums: metrics of an evaluation as (sum, count).
+    beat: called whenever the loop goes on. checkpoint_s: seconds between checkpoints of the engine.
+    sums: metrics of an evaluation as (sum, count).
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class WorkerRun(Run):
         checkpoints: Checkpoints,
         scratch: Path,
         stop: StopRequest,
+        beat: Callable[[], None],
         checkpoint_s: float = 60.0,
         quick: int = 0,
     ) -> None:
@@ -94,6 +101,7 @@ class WorkerRun(Run):
         self.output = output
         self.inputs = inputs
         self.quick = quick
+        self.beat = beat
         self.coupled = coupled and total_processes > 1
         self.checkpoints = checkpoints
         self.metrics: dict[str, float] = {}  # the last value of each name
@@ -108,6 +116,7 @@ class WorkerRun(Run):
         self._flushed_at = self._saved_at = self._boundary_at = time.monotonic()
 
     def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        self.beat()
         now = time.time()
         for name, value in metrics.items():
             number = float(value)
@@ -170,6 +179,7 @@ class WorkerRun(Run):
 
     def save_parts(self, parts: Mapping[str, Mapping[str, Any]], *, step: int, boundary: bool = False) -> None:
         """Save this process's states in the background; as `save_checkpoint`. boundary: as in `Checkpoints`."""
+        self.beat()
         self._flush()
         self._saver.save(parts, step=step, boundary=boundary)
         self._saved_at = time.monotonic()
@@ -219,6 +229,7 @@ class WorkerRun(Run):
         self._saver.close(needed=self._stop.told)
 
     def _ask(self, ready: Callable[[], bool]) -> tuple[bool, bool]:
+        self.beat()
         stop, is_ready = self._agreement.ask(self._stop.asked, ready)
         self._stop.told = self._stop.told or stop
         return stop, is_ready

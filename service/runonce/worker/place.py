@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +33,17 @@ _NOT_THE_AUTHORS = (str(Path(__file__).parents[1]), *(sysconfig.get_paths()[name
 
 @dataclass
 class Place:
-    """stage: its number from 1 on and its losses, empty outside of stages. step: of the whole training."""
+    """stage: its number from 1 on and its losses, empty outside of stages. step: of the whole training.
+
+    beat: told whenever the author's code is about to be called.
+    """
 
     mode: str
     process_ind: int
     total_processes: int
     stage: str = ""
     step: int | None = None
+    beat: Callable[[], None] = lambda: None
 
     def __str__(self) -> str:
         parts = [self.mode, f"process {self.process_ind} of {self.total_processes}"]
@@ -55,6 +59,7 @@ class Place:
     @contextmanager
     def calling(self, what: str, fix: str = "Mend it.", *, batch: Any = None) -> Iterator[None]:
         """Errors of the author's code become ours, with the place, the line and the shapes of the batch."""
+        self.beat()
         try:
             yield
         except RunonceError:

@@ -24,7 +24,8 @@ from typing import Any
 
 import runonce
 from runonce.author import agree, entry
-from runonce.errors import Damaged, EntryError, Fault, InputError, LostPeer, ParamsMutated, RunonceError
+from runonce.errors import Damaged, EntryError, Fault, InputError, LostPeer, NewerFormat, ParamsMutated, RunonceError
+from runonce.experiment.blame import error_line
 from runonce.experiment.canonical import parse
 from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.contract import (
@@ -39,6 +40,7 @@ from runonce.experiment.contract import (
     OUTPUT,
     PEER_TIMEOUT,
     SPEC_FILE,
+    STALL_SECONDS,
     STOPPED,
     Contract,
 )
@@ -55,6 +57,7 @@ from runonce.worker.loop import StopRequest, WorkerRun
 from runonce.worker.proof import prove
 from runonce.worker.ranks import rank_env
 from runonce.worker.saved import SavedFolder
+from runonce.worker.watch import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,20 +97,19 @@ def main() -> int:
     scratch = Path(tempfile.mkdtemp(prefix="runonce-"))
     try:
         return _work(_process(scratch), stop)
-    except Damaged as error:
-        print(f"error: an input is damaged: {error}", file=sys.stderr)
-        return DAMAGED_INPUT
-    except (InputError, ParamsMutated) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return CONFIGURATION
-    except LostPeer as error:
-        print(f"error: {error}", file=sys.stderr)
-        return LOST_PEER
     except RunonceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(error_line(error.reason, error), file=sys.stderr)
+        return _exit_code(error)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _exit_code(error: RunonceError) -> int:
+    if isinstance(error, Damaged):
+        return DAMAGED_INPUT
+    if isinstance(error, InputError | ParamsMutated | NewerFormat):
+        return CONFIGURATION
+    return LOST_PEER if isinstance(error, LostPeer) else 1
 
 
 def _end_with(lifeline: int) -> None:
@@ -213,6 +215,8 @@ def _run_config(
 
     device = group.join(shape, timeout_s=_seconds(PEER_TIMEOUT, 600.0))
     torch.manual_seed(spec.seed)  # alike on every rank, so that models begin equal
+    name = f"{contract.mode}, process {process.index} of {contract.total}"
+    watch = Watch(name, stop, limit_s=_seconds(STALL_SECONDS, 0.0), coupled=shape.coupled)
     run = WorkerRun(
         mode=contract.mode,
         params=params,
@@ -235,6 +239,7 @@ def _run_config(
         ),
         scratch=process.scratch,
         stop=stop,
+        beat=watch.beat,
         checkpoint_s=_seconds(CHECKPOINT_SECONDS, 60.0),
         quick=contract.quick,
     )
@@ -242,6 +247,7 @@ def _run_config(
     try:
         code = _call_loop(config, run)
     finally:
+        watch.close()
         run.close()
     if code == DONE and stop.told:
         code = STOPPED
