@@ -29,6 +29,8 @@ _PUBLIC = {
     "run": "runonce.api.calls",
     "sweep": "runonce.api.calls",
     "Ran": "runonce.api.calls",
+    "submit": "runonce.api.submitted",
+    "Submitted": "runonce.api.submitted",
     "results": "runonce.api.results",
     "Result": "runonce.api.results",
 }
@@ -38,6 +40,7 @@ __all__ = ["__version__", *_PUBLIC]
 if TYPE_CHECKING:
     from runonce.api.calls import Ran, run, sweep
     from runonce.api.results import Result, results
+    from runonce.api.submitted import Submitted, submit
     from runonce.experiment.config import ExperimentConfig, FrozenClassVariables
     from runonce.experiment.machine import MachineParams
     from runonce.experiment.params import ExperimentParameters, load, only_in, render, set_hash_functions

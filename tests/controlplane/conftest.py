@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from control_plane import Api, ControlPlane
 from kubelet import Kubelet
+from node import Node
 from place import Place, grant
 from programs import ProgramsMissing, find
 
@@ -47,6 +48,13 @@ def namespace(control_plane) -> Iterator[str]:
 @pytest.fixture
 def kubelet(api) -> Kubelet:
     return Kubelet(api)
+
+
+@pytest.fixture
+def node(control_plane, tmp_path) -> Iterator[Node]:
+    """Runs pods of the image `here` as processes in tmp_path, while it is `playing`."""
+    with Node(control_plane, {"here": tmp_path}, tmp_path / "node") as made:
+        yield made
 
 
 @pytest.fixture

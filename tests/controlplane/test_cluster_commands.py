@@ -1,4 +1,4 @@
-"""submit, cluster ls, show and logs, as programs against a real API server."""
+"""submit and the words of `cluster`, and Python's submit, as a user has them: against a real API server, with a controller."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from control_plane import wait_for
+
+from runonce import submit
+from runonce.errors import InputError, RunFailed
 
 CONFIG = """
 from dataclasses import dataclass
@@ -45,7 +50,7 @@ def runonce(place, tmp_path):
             env=env | {"KUBECONFIG": config, "RUNONCE_HOME": str(tmp_path / "home")},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=100,
         )
 
     return run
@@ -64,8 +69,12 @@ def test_what_is_submitted_is_complete_and_is_followed_to_its_end(place, runonce
     assert f"{told['name']}  train  Succeeded" in done.stderr
     again = runonce("submit", "tiny:Tiny", "-p", "lr=0.5", "--wait")
     assert again.returncode == 0
-    listed = runonce("cluster", "ls")
-    assert f"{told['name']}  train  succeeded" in listed.stdout
+    assert again.stdout.startswith(f"{told['name']}  succeeded")
+    head, row = runonce("cluster", "ls").stdout.splitlines()
+    assert head.split() == ["NAME", "MODE", "PHASE", "KEY", "MESSAGE"]
+    assert row.split()[:3] == [told["name"], "train", "succeeded"]
+    (listed,) = json.loads(runonce("cluster", "ls", "-A", "-o", "json").stdout)
+    assert listed == told | {"namespace": place.namespace}
 
 
 def test_a_failure_is_told_with_its_end_and_ends_with_1(place, runonce):
@@ -84,11 +93,222 @@ def test_a_failure_is_told_with_its_end_and_ends_with_1(place, runonce):
     assert "no such data set" in shown.stdout
 
 
+SCRIPT = """
+apiVersion: runonce.dev/v1alpha1
+kind: Experiment
+metadata: {name: NAME}
+spec:
+  command: [sh, -c, 'SCRIPT', sh, $(params.word)]
+  codeVersion: label:1
+  image: here
+  params: {word: hello}
+  retries: 0
+  machineParams:
+    train: {nprocesses: 1}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a file of one experiment, a shell script; gives its path."""
+
+    def made(name: str, script: str, *, change: tuple[str, str] = ("", "")) -> str:
+        path = tmp_path / f"{name}.yaml"
+        text = SCRIPT.replace("NAME", name).replace("SCRIPT", script.replace("'", "''"))
+        path.write_text(text.replace(*change))
+        return str(path)
+
+    return made
+
+
+def test_a_result_that_a_cluster_made_is_listed_explained_and_pulled_by_the_name_of_its_experiment(
+    place, runonce, node, write, tmp_path
+):
+    place.start()
+    script = 'echo "$1" > "$RUNONCE_OUTPUT/word"; echo said "$1"'
+    with node.playing(place.namespace, node.run_pod):
+        done = runonce("submit", write("first", script), "--wait", "-o", "json")
+        assert done.returncode == 0, done.stderr
+        logged = runonce("cluster", "logs", "first")
+        assert (logged.stdout, logged.returncode) == ("said hello\n", 0), logged.stderr
+        second = runonce("submit", write("first-2", script, change=("hello", "bye")), "--wait")
+        assert second.returncode == 0, second.stderr
+        hit = runonce("submit", write("third", script), "--wait")
+        assert hit.stdout.startswith("third  hit"), hit.stdout
+
+    pulled = runonce("cluster", "pull", "first")
+    folder = tmp_path / pulled.stdout.split()[0]
+    assert (folder / "word").read_text() == "hello\n"
+    assert runonce("cluster", "pull", "third", "out", "-o", "json").returncode == 0
+    assert (tmp_path / "out" / "word").read_text() == "hello\n"
+    again = runonce("cluster", "pull", "third", "out")
+    assert (again.returncode, "has files in it" in again.stderr) == (2, True)
+
+    between = runonce("cluster", "explain", "first", "first-2", "-o", "json")
+    (difference,) = json.loads(between.stdout)["modes"]["train"]["differences"]
+    assert difference == {"path": "/params/word", "first": "bye", "second": "hello"}
+    assert runonce("cluster", "explain", "third").stderr == "train: third is a hit\n"
+    same = runonce("cluster", "explain", "first", "third")
+    assert same.stdout.split()[2] == "is"
+
+
+def test_of_a_miss_explain_names_the_nearest_earlier_result_in_the_store(place, runonce, node, write):
+    place.start()
+    with node.playing(place.namespace, node.run_pod):
+        assert runonce("submit", write("walk", "true"), "--wait").returncode == 0
+        changed = write("walk", "true", change=("hello", "bye"))
+        assert runonce("submit", changed, "--wait").returncode == 0
+    told = runonce("cluster", "explain", "walk")
+    assert 'params.word was "hello", is "bye"' in told.stdout, told.stderr
+    shown = runonce("cluster", "show", "walk")
+    assert "earlier: train  succeeded" in shown.stdout
+
+
+def test_logs_follow_a_process_while_it_runs_and_of_a_lost_pod_the_end_is_kept(place, runonce, node, write, tmp_path):
+    place.start()
+    script = "echo first line; while [ ! -e go ]; do sleep 0.05; done; echo last line; exit 3"
+    with node.playing(place.namespace, node.run_pod):
+        runonce("submit", write("slow", script))
+        wait_for("it to run", lambda: place.phase("slow") == "Running")
+        assert runonce("cluster", "logs", "slow", "--index", "7").returncode == 2
+        assert runonce("cluster", "logs", "slow").stdout == "first line\n"
+        (tmp_path / "go").touch()
+        followed = runonce("cluster", "logs", "slow", "--follow")
+        assert followed.stdout == "first line\nlast line\n"
+        place.until("slow", "Failed")
+        for pod in place.kubelet.pods(place.namespace):
+            place.api.request("DELETE", f"/api/v1/namespaces/{place.namespace}/pods/{pod['metadata']['name']}")
+        wait_for("no pod", lambda: not place.kubelet.pods(place.namespace))
+    assert runonce("cluster", "logs", "slow").stdout == "first line\nlast line\n"
+
+
+def test_wait_and_follow_tell_every_change_and_end_with_the_experiment(place, runonce, write):
+    place.start()
+    path = write("told", "true")
+    assert runonce("submit", path).returncode == 0
+    early = runonce("submit", path, "--wait", "--timeout", "0.5")
+    assert (early.returncode, early.stdout.split()[:2]) == (75, ["told", "pending"])
+    with place.working():
+        done = runonce("cluster", "show", "told", "--follow", "-o", "json")
+    assert (done.returncode, json.loads(done.stdout)["phase"]) == (0, "Succeeded"), done.stderr
+    assert "told  train  Succeeded" in done.stderr
+
+
+def test_an_experiment_that_is_deleted_while_it_is_waited_for_ends_the_waiting(place, runonce, write):
+    place.start()
+    runonce("submit", write("gone", "true"))
+    place.until("gone", "Pending")
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(runonce, "cluster", "show", "gone", "--follow")
+        position = place.plane.audit_position()
+        wait_for(
+            "its watch", lambda: any(call["verb"] == "watch" for call in place.plane.calls("admin", since=position))
+        )
+        place.delete("gone")
+        done = waiting.result()
+    assert done.returncode == 1
+    assert "was deleted before it ended" in done.stdout
+
+
+def test_a_grid_is_submitted_point_by_point_and_each_is_named(place, runonce, write):
+    done = runonce("submit", write("sweep", "true"), "--grid", "word=[a, b]")
+    names = [line.split()[0].partition("/")[2] for line in done.stdout.splitlines()]
+    assert [place.get(name)["spec"]["params"]["word"] for name in names] == ["a", "b"]
+    assert 'word="a"' in done.stdout or "word=a" in done.stdout
+
+
+def test_the_namespace_labels_and_annotations_of_a_file_are_its_experiments(place, runonce, write):
+    metadata = (
+        f"name: there, namespace: {place.namespace}, labels: {{team: a}}, annotations: {{runonce.dev/rerun: '1e3'}}"
+    )
+    path = write("there", "true", change=("name: there", metadata))
+    assert runonce("submit", path).returncode == 0
+    found = place.get("there")["metadata"]
+    assert (found["labels"], found["annotations"]) == ({"team": "a"}, {"runonce.dev/rerun": "1e3"})
+    other = runonce("submit", path, "-n", "default")
+    assert other.returncode == 2
+    assert f"metadata.namespace: is {place.namespace} in" in other.stderr
+    assert json.loads(runonce("render", path, "-o", "json").stdout)["metadata"]["namespace"] == place.namespace
+
+
+def test_python_submits_waits_and_reads_the_result(place, runonce, node, write, monkeypatch):
+    monkeypatch.setenv("RUNONCE_HOME", str(place.folder.parent / "home"))
+    place.start()
+    options = {"namespace": place.namespace, "kubeconfig": str(place.plane.kubeconfig())}
+    script = '[ "$1" = bad ] && { echo no such word; exit 3; }; echo "$1" > "$RUNONCE_OUTPUT/word"'
+    good, bad = submit(write("words", script), grid={"word": ["good", "bad"]}, **options)
+    assert (good.namespace, good.point, bad.point) == (place.namespace, {"word": "good"}, {"word": "bad"})
+    with node.playing(place.namespace, node.run_pod):
+        assert [good.wait(), bad.wait()] == ["Succeeded", "Failed"]
+    assert (good.phase, good.is_hit) == ("Succeeded", False)
+    assert good.result("train").path("word").read_text() == "good\n"
+    with pytest.raises(RunFailed, match="no such word"):
+        bad.result("train")
+    with pytest.raises(InputError, match="no mode test"):
+        good.result("test")
+    (again,) = submit(write("again", script, change=("hello", "good")), **options)
+    assert (again.wait(60), again.is_hit) == ("Succeeded", True)
+    (waiting,) = submit(write("waits", script), **options)
+    assert waiting.wait(0.2) == "Pending"
+    with pytest.raises(InputError, match="has no result of train"):
+        waiting.result("train")
+
+
+def test_every_document_is_checked_before_the_first_is_sent(place, runonce, write, tmp_path):
+    good, bad = (
+        write("good", "true"),
+        write("bad", "true", change=("nprocesses: 1", "nprocesses: 2, gpuIds: [0], coupled: true")),
+    )
+    both = tmp_path / "both.yaml"
+    both.write_text("---".join(Path(path).read_text() for path in (good, bad)))
+    done = runonce("submit", str(both))
+    assert done.returncode == 2
+    assert "both.yaml, line 14: spec.machineParams.train.gpuIds" in done.stderr
+    assert place.api.must("GET", place.experiments)["items"] == []
+
+
+def test_a_user_without_rights_is_told_which_are_missing(place, runonce, write):
+    config = str(place.plane.kubeconfig("nobody"))
+    for arguments in (
+        ("submit", write("mine", "true")),
+        ("cluster", "ls"),
+        ("cluster", "show", "mine"),
+        ("cluster", "logs", "mine"),
+        ("cluster", "pull", "mine"),
+        ("cluster", "explain", "mine"),
+    ):
+        done = runonce(*arguments, "--kubeconfig", config, "-n", place.namespace)
+        assert done.returncode == 2, done
+        assert 'User "nobody" cannot' in done.stderr
+        assert "Ask for the right to" in done.stderr
+
+
+def test_contexts_and_namespaces_are_those_of_kubectl(place, runonce, write, tmp_path):
+    """One file with two contexts, of which the current one has no server."""
+    found = json.loads(place.plane.kubeconfig(namespace=place.namespace).read_text())
+    found["clusters"].append({"name": "away", "cluster": {"server": "https://127.0.0.1:1"}})
+    found["contexts"].append({"name": "away", "context": {"cluster": "away", "user": "admin"}})
+    config = tmp_path / "config"
+    config.write_text(json.dumps(found | {"current-context": "away"}))
+    chosen = ("--kubeconfig", str(config), "--context", "local")
+    assert runonce("submit", write("here", "true"), *chosen).stdout == f"{place.namespace}/here  submitted\n"
+    assert "here" in runonce("cluster", "ls", *chosen).stdout
+    assert "no Experiments in namespace default" in runonce("cluster", "ls", *chosen, "-n", "default").stderr
+    away = runonce("cluster", "ls", "--kubeconfig", str(config))
+    assert away.returncode == 1
+    assert "does not answer" in away.stderr
+    assert "Traceback" not in away.stderr
+
+
 def test_what_cannot_be_is_told_in_words(place, runonce):
     for arguments, words in (
         (("cluster", "show", "nobody"), "no Experiment nobody is in namespace"),
         (("cluster", "ls", "--context", "nowhere"), "no cluster can be found"),
         (("submit", "tiny:Nothing"), "Nothing"),
+        (("submit", "tiny:Tiny", "--with-source"), "no pod of a cluster reaches"),
+        (("cluster", "pull", "nobody"), "no Experiment nobody is in namespace"),
+        (("cluster", "explain", "nobody"), "no Experiment nobody is in namespace"),
+        (("cluster", "logs", "nobody"), "no Experiment nobody is in namespace"),
     ):
         done = runonce(*arguments)
         assert done.returncode == 2, done

@@ -170,6 +170,39 @@ def test_contexts_and_namespaces_are_those_of_kubectl(tmp_path):
         Api.connect(kubeconfig=str(path), context="three")
 
 
+@pytest.mark.parametrize("text", ["{", "- list", "clusters: 5", "current-context: x"])
+def test_a_kubeconfig_that_cannot_be_read_is_told_in_words(tmp_path, text):
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(InputError, match="no cluster can be found"):
+        Api.connect(kubeconfig=str(path))
+
+
+@pytest.fixture
+def pod(monkeypatch, tmp_path):
+    """The surroundings of a pod: where the API server is, and the folder of its account."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    for name, text in (("token", "t"), ("ca.crt", "c"), ("namespace", "team-b\n")):
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_in_a_pod_without_a_kubeconfig_its_account_is_used(pod, monkeypatch):
+    monkeypatch.setattr("runonce.kube.transport.KUBE_CONFIG_DEFAULT_LOCATION", str(pod / "config"))
+    api = Api.connect(account=pod)
+    assert (api.host, api.namespace) == ("https://10.0.0.1:443", "team-b")
+
+
+def test_a_kubeconfig_wins_over_the_account_of_a_pod_as_with_kubectl(pod, monkeypatch):
+    (pod / "config").write_text(KUBECONFIG)
+    location = f"{pod / 'other'}:{pod / 'config'}"
+    # The client reads KUBECONFIG once, when it is imported.
+    for name in ("runonce.kube.transport", "kubernetes.config.kube_config"):
+        monkeypatch.setattr(f"{name}.KUBE_CONFIG_DEFAULT_LOCATION", location)
+    assert Api.connect(account=pod).namespace == "team-a"
+
+
 def test_the_token_of_the_kubeconfig_is_sent(server, tmp_path):
     path = tmp_path / "config"
     path.write_text(KUBECONFIG.replace("http://127.0.0.1:1", server.url))

@@ -230,6 +230,10 @@ class ControlPlane:
         )
         return path
 
+    def server_certificate(self) -> tuple[Path, Path]:
+        """Certificate and key of a server on loopback."""
+        return self.folder / "server.crt", self.folder / "server.key"
+
     def kubectl(
         self, *arguments: str, stdin: str | bytes = "", user: str = ADMIN, namespace: str = "default"
     ) -> subprocess.CompletedProcess[str]:

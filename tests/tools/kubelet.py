@@ -15,7 +15,7 @@ import urllib3
 from control_plane import Api
 
 Pod = dict[str, Any]
-_MERGE = "application/strategic-merge-patch+json"
+MERGE = "application/strategic-merge-patch+json"
 
 
 class Kubelet:
@@ -27,7 +27,7 @@ class Kubelet:
         made = api.request("POST", "/api/v1/nodes", {"metadata": {"name": node}})
         assert made.status in (201, 409), made
         status = {"capacity": resources, "allocatable": resources, "conditions": [_condition("Ready", "KubeletReady")]}
-        api.must("PATCH", f"/api/v1/nodes/{node}/status", {"status": status}, content=_MERGE)
+        api.must("PATCH", f"/api/v1/nodes/{node}/status", {"status": status}, content=MERGE)
 
     def pods(self, namespace: str, job: str | None = None) -> list[Pod]:
         """The pods of a Job, or all of the namespace, in the order of their completion indexes."""
@@ -98,8 +98,8 @@ class Kubelet:
         finally:
             stop.set()
             thread.join()
-        if errors:
-            raise errors[0]
+            if errors:  # whatever the caller waited for in vain
+                raise errors[0]
 
     def _step(self, pod: Pod, ends: Callable[[Pod], int | None]) -> None:
         phase = pod.get("status", {}).get("phase", "Pending")
@@ -126,7 +126,7 @@ class Kubelet:
                 }
             ]
         body = {"metadata": {"uid": pod["metadata"]["uid"]}, "status": status}
-        answer = self._api.request("PATCH", f"{_path(pod)}/status", body, content=_MERGE)
+        answer = self._api.request("PATCH", f"{_path(pod)}/status", body, content=MERGE)
         assert answer.status in (200, 404, 409), answer
 
 

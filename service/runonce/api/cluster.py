@@ -5,23 +5,73 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
-from runonce.api.target import Located, completed
-from runonce.errors import InputError, NotFound, Refused
-from runonce.experiment.spec import API_VERSION, to_resource
+from runonce.api.target import Located, completed, prove_all
+from runonce.controller.status import read_status
+from runonce.errors import CodeError, Fault, InputError, Invalid, NotFound, Refused, SpecError, raise_all
+from runonce.experiment.key import MODES
+from runonce.experiment.manifest import Commit
+from runonce.experiment.spec import API_VERSION
 from runonce.experiment.status import ModeStatus, Status
 from runonce.kube.informer import Informer
 from runonce.kube.objects import ExperimentObject, ListOf, PodObject
 from runonce.kube.transport import Api
+from runonce.settings import Settings
+from runonce.store.backend import Backend
+from runonce.store.commit import probe
+from runonce.store.url import open_store
 
 MANAGER = "runonce-submit"  # of what a user gave; the controller's own is another
 ENDED = ("Succeeded", "Failed", "Blocked")
 
 
+def hand_over(
+    found: Sequence[Located], api: Api, namespace: str, settings: Settings, *, code_store: str | None = None
+) -> list[ExperimentObject]:
+    """Check all of them, keep their code in `code_store` if one is given, then submit. Raises InputError, ApiError."""
+    prove_all([located for located in found if located.spec.code_version != "image"], settings.sources)
+    _check(found)
+    if code_store is not None:
+        send_code(found, code_store)
+    return submit_all(found, api, namespace)
+
+
+def namespace_of(found: Sequence[Located], given: str | None, default: str) -> str:
+    """As kubectl takes it: `given`, which the files may not contradict; else that of the files; else the context's.
+
+    Raises InputError.
+    """
+    named = {located.namespace: located for located in found if located.namespace}
+    for namespace, located in named.items():
+        if given is not None and namespace != given:
+            what = f"is {namespace} in {located.where}, and {given} was asked for."
+            raise InputError.of("metadata.namespace", what, f"Give -n {namespace}, or take it out of the file.")
+    if len(named) > 1:
+        names = " and ".join(sorted(named))
+        raise InputError.of("metadata.namespace", f"is {names} in one submission.", "Submit one namespace at a time.")
+    return given or next(iter(named), default)
+
+
+def _check(found: Sequence[Located]) -> None:
+    """What only a cluster cannot do, and code that nobody names, before the first of them is sent."""
+    errors: list[InputError] = []
+    for located in found:
+        spec = located.spec
+        if spec.code_version is None:  # filled in by `locate`, but for what has no code here
+            fault = Fault(f"{located.where}: spec.codeVersion", "is missing.", "Give label:<text> or image.")
+            errors.append(CodeError(fault))
+        for mode in spec.modes():
+            try:
+                spec.shape(mode, local=spec.profile is not None)  # what a profile's GPUs are the cluster knows
+            except InputError as error:
+                faults = (Fault(f"{located.where}: {f.path}", f.what, f.fix) for f in error.faults)
+                errors.append(SpecError(*faults, reason=error.reason))
+    raise_all(errors)
+
+
 def submit_all(found: Sequence[Located], api: Api, namespace: str) -> list[ExperimentObject]:
     """Server-side apply of every experiment, complete as `render` writes it. Raises InputError, ApiError."""
-    resources = [to_resource(located.name, completed(located), namespace=namespace) for located in found]
+    resources = [located.resource(completed(located), namespace=namespace) for located in found]
     submitted = []
     for resource in resources:
         path = f"{_path(namespace)}/{resource['metadata']['name']}"
@@ -33,15 +83,20 @@ def submit_all(found: Sequence[Located], api: Api, namespace: str) -> list[Exper
             ) from error
         except Refused as error:
             raise InputError.of("", str(error), "Ask for the right to patch experiments.") from error
+        except Invalid as error:
+            raise InputError.of("", str(error)) from error
         submitted.append(ExperimentObject.model_validate_json(answer.body))
     return submitted
 
 
 def send_code(found: Sequence[Located], store: str) -> list[str]:
     """Keep the code of every experiment in the store, under its digest; returns the digests. Raises InputError."""
+    if not store.startswith("s3://"):
+        what = f"would keep the code in {store}, which no pod of a cluster reaches."
+        fix = "Give --store s3://bucket/prefix, as the administrator's file has it."
+        raise InputError.of("--with-source", what, fix)
     from runonce.author.bundle import pack, with_nonce
     from runonce.store.backend import source_name
-    from runonce.store.url import open_store
 
     packed = dict(pack(completed(located), located.workdir) for located in found)
     backend = open_store(store)
@@ -51,11 +106,13 @@ def send_code(found: Sequence[Located], store: str) -> list[str]:
 
 
 def list_all(api: Api, namespace: str) -> list[ExperimentObject]:
-    """The Experiments of a namespace, as they stand. Raises InputError, ApiError."""
+    """The Experiments of a namespace, or of all where that is empty, as they stand. Raises InputError, ApiError."""
     try:
         data = api.get(_path(namespace))
     except NotFound as error:
         raise InputError.of("", f"{api.host} knows no Experiments.", "Install the chart of Runonce.") from error
+    except Refused as error:
+        raise InputError.of("", str(error), "Ask for the right to list and watch experiments.") from error
     return ListOf[ExperimentObject].model_validate_json(data).items
 
 
@@ -67,6 +124,8 @@ def find_one(api: Api, namespace: str, name: str) -> ExperimentObject:
         raise InputError.of(
             "", f"no Experiment {name} is in namespace {namespace}.", "See `runonce cluster ls -n NAMESPACE`."
         ) from error
+    except Refused as error:
+        raise InputError.of("", str(error), "Ask for the right to get experiments.") from error
 
 
 def follow(
@@ -79,8 +138,10 @@ def follow(
 ) -> Mapping[str, Status]:
     """Wait until all have ended; `tell` hears of every change. What is still open at the end of the time is as it is.
 
-    An edit, by whomever, is waited for too; a deletion ends the waiting for that one.
+    An edit, by whomever, is waited for too; a deletion ends the waiting for that one, as a failure. Raises InputError
+    without the right to list experiments, ApiError where the server does not answer at first; later it is waited for.
     """
+    list_all(api, namespace)
     wanted = {found.metadata.name: found.metadata.generation for found in submitted}
     changes: queue.Queue[ExperimentObject | str] = queue.Queue()
 
@@ -100,7 +161,10 @@ def follow(
             except queue.Empty:
                 break
             if isinstance(change, str):
-                open_.discard(change)
+                if change in open_:
+                    open_.discard(change)
+                    last[change] = Status(phase="Failed", message="the Experiment was deleted before it ended")
+                    tell(change, last[change])
                 continue
             name, status = change.metadata.name, status_of(change)
             if status != last.get(name):
@@ -121,6 +185,7 @@ def log_lines(api: Api, namespace: str, mode: ModeStatus, index: int, *, followi
     selector = f"batch.kubernetes.io/controller-uid={mode.job_uid},batch.kubernetes.io/job-completion-index={index}"
     pods = f"/api/v1/namespaces/{namespace}/pods"
     listed = ListOf[PodObject].model_validate_json(api.get(pods, labelSelector=selector)).items
+    listed.sort(key=lambda pod: (pod.metadata.creation_timestamp, pod.version))
     if not listed:
         if mode.failure is not None and mode.failure.index == index:
             yield from mode.failure.log_tail.splitlines()
@@ -136,10 +201,36 @@ def log_lines(api: Api, namespace: str, mode: ModeStatus, index: int, *, followi
 
 def status_of(found: ExperimentObject) -> Status:
     """The status; an empty one where there is none yet, or it is of another object of the name."""
-    value: dict[str, Any] = found.status_value()
-    status = Status.model_validate(value, by_alias=True, strict=False)
-    return status if status.uid == found.uid else Status()
+    return read_status(found.status_value(), found.uid)
+
+
+def store_url(status: Status, others: Iterable[Status] = ()) -> str:
+    """URL of the store that its results lie in, or those of others; empty where none has a result."""
+    for one in (status, *others):
+        for mode in MODES:
+            mode_status: ModeStatus | None = getattr(one.modes, mode)
+            if mode_status is not None and mode_status.artifacts:
+                return mode_status.artifacts.rpartition("#")[0]
+    return ""
+
+
+def commit_of(name: str, mode: str, one: ModeStatus | None, store: str = "") -> tuple[Backend, Commit]:
+    """The result of one mode, from the store that its status names, or from `store`. Raises InputError, StoreError."""
+    if one is None:
+        raise InputError.of("", f"{name} has no mode {mode}.", f"See `runonce cluster show {name}`.")
+    if not one.artifacts:
+        why = f": {one.message}" if one.message else "."
+        raise InputError.of("", f"{name} has no result of {mode}, which is {one.phase}{why}")
+    backend = open_store(store or one.artifacts.rpartition("#")[0])
+    found = probe(backend, one.cache_key)
+    if found is None:
+        what = f"{backend.url} has no result under {one.cache_key[:12]} any more."
+        raise InputError.of(
+            "", what, "To have it made anew, annotate the Experiment with runonce.dev/rerun: <a new text>."
+        )
+    return backend, found[0]
 
 
 def _path(namespace: str) -> str:
-    return f"/apis/{API_VERSION}/namespaces/{namespace}/experiments"
+    inside = f"namespaces/{namespace}/" if namespace else ""
+    return f"/apis/{API_VERSION}/{inside}experiments"

@@ -18,7 +18,7 @@ from runonce.author.version import named_modules, source_list, source_version
 from runonce.errors import CodeError, EntryError, Fault, InputError, SpecError, raise_all
 from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.key import KeyParts
-from runonce.experiment.spec import ExperimentSpec, parse_experiment
+from runonce.experiment.spec import LAST_APPLIED, ExperimentSpec, parse_experiment, to_resource
 from runonce.store.earlier import stem_of
 
 _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -34,7 +34,7 @@ class Located:
 
     complete: every field is written, as `render` does it, so that the class need not be asked what it lacks.
     written: the code version as the file has it, before the one that is here was filled in.
-    point: what a grid put in, by dotted name.
+    point: what a grid put in, by dotted name. namespace, labels, annotations: of the file, for whoever submits it.
     """
 
     name: str
@@ -44,6 +44,14 @@ class Located:
     complete: bool = False
     written: str | None = None
     point: Mapping[str, Any] = field(default_factory=dict)
+    namespace: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def resource(self, spec: ExperimentSpec, *, namespace: str = "") -> dict[str, Any]:
+        """As it is applied, with this spec."""
+        where = namespace or self.namespace
+        return to_resource(self.name, spec, namespace=where, labels=self.labels, annotations=self.annotations)
 
     @cached_property
     def keys(self) -> dict[str, tuple[KeyParts, str]]:
@@ -123,7 +131,18 @@ def _from_document(document: Document, folder: Path, changes: Changes, grid: Seq
                 spec = with_code_version(_remade(spec, **version), folder)
         if point:
             name = point_name(name, spec)
-        return Located(name, spec, workdir, where, complete=bool(given), written=written.code_version, point=point)
+        return Located(
+            name,
+            spec,
+            workdir,
+            where,
+            complete=bool(given),
+            written=written.code_version,
+            point=point,
+            namespace=experiment.metadata.namespace,
+            labels=experiment.metadata.labels,
+            annotations={n: text for n, text in experiment.metadata.annotations.items() if n != LAST_APPLIED},
+        )
 
     return _at_all(grid, at)
 

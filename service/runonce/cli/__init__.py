@@ -29,7 +29,7 @@ _COMMANDS = {
     "gc": "care",
     "version": "look",
     "store": "store",
-    "submit": "cluster",
+    "submit": "submit",
     "cluster": "cluster",
     "controller": "controller",
     "worker": "worker",

@@ -1,129 +1,87 @@
-"""Commands on Experiments of a cluster; `-n` and `--context` mean what they mean to kubectl."""
+"""Commands on Experiments of a cluster, by name; `-n` and `--context` mean what they mean to kubectl."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from runonce.api.target import locate, prove_all
-from runonce.cli.options import grid_option, json_option, target_options
-from runonce.errors import CodeError, InputError
+from runonce.cli.chosen import mode_option
+from runonce.cli.context import cluster_options, connect
+from runonce.cli.options import json_option
+from runonce.cli.text import table
+from runonce.errors import InputError
 from runonce.experiment.key import MODES
 from runonce.experiment.status import ModeStatus, Status
-from runonce.settings import Settings
 
 if TYPE_CHECKING:
-    from runonce.kube.transport import Api
+    from runonce.kube.objects import ExperimentObject
 
-
-def cluster_options(command: Any) -> Any:
-    """--context, --kubeconfig and -n, as kubectl has them."""
-    for option in (
-        click.option("-n", "--namespace", help="Namespace; that of the context, if not given."),
-        click.option("--kubeconfig", type=click.Path(), help="File; KUBECONFIG, or ~/.kube/config, if not given."),
-        click.option("--context", help="Context of the kubeconfig; the current one, if not given."),
-    ):
-        command = option(command)
-    return command
-
-
-@click.command()
-@target_options
-@grid_option
-@cluster_options
-@click.option("--with-source", is_flag=True, help="Send the code along, for images that do not have it; needs --store.")
-@click.option(
-    "--store", help="With --with-source: URL of the store that the cluster's pods use; RUNONCE_STORE, if not given."
-)
-@click.option("--wait", is_flag=True, help="Follow them until all have ended.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: no longer than that.")
-@json_option
-def submit(
-    target: str,
-    params: Sequence[str],
-    grid: Sequence[str],
-    context: str | None,
-    kubeconfig: str | None,
-    namespace: str | None,
-    with_source: bool,
-    store: str | None,
-    wait: bool,
-    timeout: float | None,
-    output: str,
-) -> int:
-    """Hand experiments to a cluster, by server-side apply.
-
-    All fields and the version of the code that is here are written. Exit code with --wait: 0 succeeded or cached, 1
-    failed, 75 not ended in time.
-    """
-    from runonce.api.cluster import follow, send_code, submit_all
-
-    found = locate(target, params, grid)
-    provable = [located for located in found if located.spec.code_version != "image"]
-    prove_all(provable, Settings.from_env().sources)
-    for located in found:
-        if located.spec.code_version is None:  # filled in by `locate`, but for what has no code here
-            raise CodeError.of("spec.codeVersion", "is missing.", "Give label:<text> or image.")
-    if with_source:
-        url = store or Settings.from_env().store
-        if not url.startswith("s3://"):
-            fix = "Give --store s3://bucket/prefix, as the administrator's file has it."
-            raise InputError.of(
-                "--with-source", f"would keep the code in {url}, which no pod of a cluster reaches.", fix
-            )
-        send_code(found, url)
-    api, where = _connect(context, kubeconfig, namespace)
-    submitted = submit_all(found, api, where)
-    if output == "text":
-        for one in submitted:
-            click.echo(f"{one.metadata.namespace}/{one.metadata.name}  submitted", err=wait)
-    if not wait:
-        if output == "json":
-            click.echo(json.dumps([one.metadata.name for one in submitted], indent=2))
-        return 0
-    last = follow(api, where, submitted, _tell, timeout_s=timeout)
-    return _finish(last, [one.metadata.name for one in submitted], output)
+store_option = click.option("--store", metavar="STORE", help="URL; the store that the cluster names, if not given.")
 
 
 @click.group()
 def cluster() -> None:
-    """What is on a cluster: ls, show, logs."""
+    """What is on a cluster: ls, show, explain, logs, pull."""
 
 
 @cluster.command("ls")
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Those of all namespaces.")
 @cluster_options
 @json_option
-def list_(context: str | None, kubeconfig: str | None, namespace: str | None, output: str) -> None:
+def list_(everywhere: bool, context: str | None, kubeconfig: str | None, namespace: str | None, output: str) -> None:
     """The Experiments of a namespace."""
+    api, where = connect(context, kubeconfig, namespace)
+
     from runonce.api.cluster import list_all, status_of
 
-    api, where = _connect(context, kubeconfig, namespace)
-    found = {one.metadata.name: status_of(one) for one in list_all(api, where)}
+    found = [(one, status_of(one)) for one in list_all(api, "" if everywhere else where)]
     if output == "json":
-        click.echo(json.dumps([status_json(name, status) for name, status in found.items()], indent=2))
+        listed = [status_json(one.metadata.name, status, one.metadata.namespace) for one, status in found]
+        click.echo(json.dumps(listed, indent=2))
         return
-    width = max(map(len, found), default=0)
-    for name, status in found.items():
-        word = "hit" if status.cached else status.phase.lower()
-        click.echo(f"{name:{width}}  {status.mode:5}  {word:9}  {status.key:12}  {status.message}".rstrip())
+    rows = [_row(one, status, everywhere) for one, status in found]
+    if rows:
+        head = ("NAME", "MODE", "PHASE", "KEY", "MESSAGE")
+        click.echo(table(("NAMESPACE", *head) if everywhere else head, rows))
+    else:
+        click.echo(f"no Experiments in {'the cluster' if everywhere else f'namespace {where}'}", err=True)
+
+
+def _row(one: ExperimentObject, status: Status, everywhere: bool) -> tuple[str, ...]:
+    row = one.metadata.name, status.mode, word(status), status.key, status.message
+    return (one.metadata.namespace, *row) if everywhere else row
 
 
 @cluster.command()
 @click.argument("name")
+@click.option("--follow", "following", is_flag=True, help="Go on until it has ended.")
 @cluster_options
 @json_option
-def show(name: str, context: str | None, kubeconfig: str | None, namespace: str | None, output: str) -> None:
-    """Where an Experiment stands, mode by mode, and why."""
-    from runonce.api.cluster import find_one, status_of
+def show(
+    name: str, following: bool, context: str | None, kubeconfig: str | None, namespace: str | None, output: str
+) -> int:
+    """Where an Experiment stands, mode by mode, and why.
 
-    api, where = _connect(context, kubeconfig, namespace)
-    status = status_of(find_one(api, where, name))
+    Exit code with --follow: 0 succeeded or cached, 1 failed.
+    """
+    api, where = connect(context, kubeconfig, namespace)
+
+    from runonce.api.cluster import find_one, follow, status_of
+
+    found = find_one(api, where, name)
+    status = follow(api, where, [found], tell)[name] if following else status_of(found)
     if output == "json":
-        click.echo(json.dumps(status_json(name, status), indent=2))
-        return
+        click.echo(json.dumps(status_json(name, status, where), indent=2))
+    else:
+        _show(name, status)
+    return exit_code([status]) if following else 0
+
+
+def _show(name: str, status: Status) -> None:
     click.echo(f"{name}  {status.phase}  {status.message}".rstrip())
     for mode in MODES:
         one = getattr(status.modes, mode)
@@ -133,6 +91,92 @@ def show(name: str, context: str | None, kubeconfig: str | None, namespace: str 
         click.echo(f"  {condition.type}={condition.status}  {condition.reason}  {condition.message}".rstrip())
     for entry in status.history:
         click.echo(f"  earlier: {entry.mode}  {entry.phase.lower()}  {entry.cache_key[:12]}  {entry.end_time}")
+
+
+@cluster.command()
+@click.argument("name")
+@click.argument("other", required=False)
+@store_option
+@cluster_options
+@json_option
+def explain(
+    name: str,
+    other: str | None,
+    store: str | None,
+    context: str | None,
+    kubeconfig: str | None,
+    namespace: str | None,
+    output: str,
+) -> None:
+    """Which parts make the keys of two Experiments differ; of one alone: why it was no hit.
+
+    Alone it is compared with the nearest earlier result in the store.
+    """
+    api, where = connect(context, kubeconfig, namespace)
+
+    from runonce.api.cluster import find_one, list_all, status_of, store_url
+    from runonce.cli.explain import earlier, keyed, tell_differences
+    from runonce.experiment.spec import parse_experiment
+    from runonce.store.url import open_store
+
+    found = find_one(api, where, name)
+    ones = keyed(name, parse_experiment(found.document()).spec)
+    if other is not None:
+        others = keyed(other, parse_experiment(find_one(api, where, other).document()).spec)
+        tell_differences(ones, others, output, "no mode is in both")
+        return
+    status = status_of(found)
+    url = store or store_url(status, (status_of(one) for one in list_all(api, where)))
+    if not url:
+        what = f"no Experiment in namespace {where} has a result, so it is not known where the store is."
+        raise InputError.of("", what, "Give --store URL, or a second Experiment to compare with.")
+    hits = {mode for mode in ones if _was_hit(getattr(status.modes, mode))}
+    for mode in hits:
+        click.echo(f"{mode}: {name} is a hit", err=True)
+    misses = {mode: one for mode, one in ones.items() if mode not in hits}
+    tell_differences(misses, earlier(misses, open_store(url)), output, "no earlier result to compare with")
+
+
+def _was_hit(one: ModeStatus | None) -> bool:
+    return one is not None and bool(one.cache_hit)
+
+
+@cluster.command()
+@click.argument("name")
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
+@mode_option
+@store_option
+@cluster_options
+@json_option
+def pull(
+    name: str,
+    folder: Path | None,
+    modes: Sequence[str],
+    store: str | None,
+    context: str | None,
+    kubeconfig: str | None,
+    namespace: str | None,
+    output: str,
+) -> None:
+    """Write the results of an Experiment into FOLDER, every byte verified.
+
+    Without FOLDER each mode gets one of its own here, <name>-<mode>-<digits of the key>.
+    """
+    api, where = connect(context, kubeconfig, namespace)
+
+    from runonce.api.cluster import commit_of, find_one, status_of
+    from runonce.cli.keep import write_files
+
+    status = status_of(find_one(api, where, name))
+    there = {mode: one for mode in MODES if (one := getattr(status.modes, mode)) is not None and one.artifacts}
+    chosen = list(modes) or list(there)
+    if not chosen:
+        said = f": {status.message}" if status.message else "."
+        raise InputError.of(
+            "", f"{name} has no result, it is {status.phase}{said}", f"See `runonce cluster show {name}`."
+        )
+    results = [commit_of(name, mode, getattr(status.modes, mode), store or "") for mode in chosen]
+    write_files(results, name, folder, output)
 
 
 @cluster.command()
@@ -151,9 +195,10 @@ def logs(
     namespace: str | None,
 ) -> None:
     """What a process of an Experiment writes; of one whose pod is gone, the end that its failure kept."""
+    api, where = connect(context, kubeconfig, namespace)
+
     from runonce.api.cluster import find_one, log_lines, status_of
 
-    api, where = _connect(context, kubeconfig, namespace)
     status = status_of(find_one(api, where, name))
     one = getattr(status.modes, mode or status.mode or "train")
     if one is None or not one.job_uid:
@@ -176,33 +221,25 @@ def _show_mode(mode: str, one: ModeStatus) -> None:
         click.echo(f"    artifacts: {one.artifacts}")
 
 
-def _connect(context: str | None, kubeconfig: str | None, namespace: str | None) -> tuple[Api, str]:
-    from runonce.kube.transport import Api
-
-    api = Api.connect(context=context, kubeconfig=kubeconfig)
-    return api, namespace or api.namespace
-
-
-def _tell(name: str, status: Status) -> None:
+def tell(name: str, status: Status) -> None:
     mode = f"  {status.mode}" if status.mode else ""
     click.echo(f"{name}{mode}  {status.phase}  {status.message}".rstrip(), err=True)
 
 
-def _finish(last: Mapping[str, Status], names: Sequence[str], output: str) -> int:
-    ended = {name: last.get(name, Status()) for name in names}
-    if output == "json":
-        click.echo(json.dumps([status_json(name, status) for name, status in ended.items()], indent=2))
-    else:
-        for name, status in ended.items():
-            word = "hit" if status.cached else status.phase.lower()
-            click.echo(f"{name}  {word:9}  {status.key}  {status.message}".rstrip())
-    if any(status.phase in ("Failed", "Blocked") for status in ended.values()):
+def word(status: Status) -> str:
+    return "hit" if status.cached else status.phase.lower()
+
+
+def exit_code(ended: Iterable[Status]) -> int:
+    """0: all succeeded, 1: one did not, 75: one has not ended."""
+    phases = {status.phase for status in ended}
+    if phases & {"Failed", "Blocked"}:
         return 1
-    return 0 if all(status.phase == "Succeeded" for status in ended.values()) else 75
+    return 0 if phases <= {"Succeeded"} else 75
 
 
-def status_json(name: str, status: Status) -> dict[str, Any]:
-    """As `run -o json` gives it: name, phase, and of each mode cacheKey, cacheHit, phase, artifacts."""
+def status_json(name: str, status: Status, namespace: str) -> dict[str, Any]:
+    """As `run -o json` gives it, and the namespace: of each mode cacheKey, cacheHit, phase, artifacts."""
     modes = {}
     for mode in MODES:
         one = getattr(status.modes, mode)
@@ -213,4 +250,4 @@ def status_json(name: str, status: Status) -> dict[str, Any]:
                 "phase": one.phase,
                 "artifacts": one.artifacts,
             } | ({"message": one.message} if one.message else {})
-    return {"name": name, "phase": status.phase, "modes": modes}
+    return {"name": name, "namespace": namespace, "phase": status.phase, "modes": modes}

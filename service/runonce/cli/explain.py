@@ -11,11 +11,14 @@ import click
 from runonce.api.target import locate
 from runonce.cli.options import json_option, open_given, store_option
 from runonce.experiment.key import Difference
+from runonce.experiment.spec import ExperimentSpec
 from runonce.store.backend import Backend
 from runonce.store.commit import probe
 from runonce.store.earlier import compare, nearest_earlier, shown_difference
 from runonce.store.find import find_commit, is_prefix
 from runonce.store.restore import read_manifest
+
+Keyed = Mapping[str, Mapping[str, Any]]  # mode to {name, cacheKey, parts, params}
 
 
 @click.command()
@@ -30,7 +33,18 @@ def explain(first: str, second: str | None, store: str | None, output: str) -> N
     """
     backend = open_given(store)
     ones = _keyed(first, backend)
-    others = _keyed(second, backend) if second is not None else _earlier(ones, backend, first)
+    if second is not None:
+        tell_differences(ones, _keyed(second, backend), output, "no mode is in both")
+        return
+    hits = {mode for mode, one in ones.items() if probe(backend, one["cacheKey"]) is not None}
+    for mode in hits:
+        click.echo(f"{mode}: {first} is a hit", err=True)
+    misses = {mode: one for mode, one in ones.items() if mode not in hits}
+    tell_differences(misses, earlier(misses, backend), output, "no earlier result to compare with")
+
+
+def tell_differences(ones: Keyed, others: Keyed, output: str, nothing: str) -> None:
+    """Print mode by mode what differs; `nothing` where no mode is in both."""
     modes = {
         mode: {
             "cacheKeys": [one["cacheKey"], others[mode]["cacheKey"]],
@@ -43,7 +57,7 @@ def explain(first: str, second: str | None, store: str | None, output: str) -> N
         click.echo(json.dumps({"modes": modes}, indent=2))
         return
     if not modes:
-        click.echo("no earlier result to compare with" if second is None else "no mode is in both")
+        click.echo(nothing)
     for mode, entry in modes.items():
         one_key, other_key = (key_[:12] for key_ in entry["cacheKeys"])
         same = entry["cacheKeys"][0] == entry["cacheKeys"][1]
@@ -52,8 +66,14 @@ def explain(first: str, second: str | None, store: str | None, output: str) -> N
             click.echo(f"  {difference_text(difference)}")
 
 
-def _keyed(what: str, backend: Backend) -> dict[str, dict[str, Any]]:
-    """Mode to {name, cacheKey, parts, params}."""
+def keyed(name: str, spec: ExperimentSpec) -> Keyed:
+    return {
+        mode: {"name": name, "cacheKey": key_, "parts": parts.to_json(), "params": dict(spec.hash_form(mode))}
+        for mode, (parts, key_) in spec.keys().items()
+    }
+
+
+def _keyed(what: str, backend: Backend) -> Keyed:
     if is_prefix(what):
         commit = find_commit(backend, what)
         manifest = read_manifest(backend, commit.manifest)
@@ -63,27 +83,15 @@ def _keyed(what: str, backend: Backend) -> dict[str, dict[str, Any]]:
     found = locate(what)
     if len(found) > 1:
         raise click.UsageError(f"{what} holds {len(found)} experiments; explain takes one.")
-    located = found[0]
-    return {
-        mode: {
-            "name": located.name,
-            "cacheKey": key_,
-            "parts": parts.to_json(),
-            "params": dict(located.spec.hash_form(mode)),
-        }
-        for mode, (parts, key_) in located.keys.items()
-    }
+    return keyed(found[0].name, found[0].spec)
 
 
-def _earlier(ones: Mapping[str, dict[str, Any]], backend: Backend, what: str) -> dict[str, dict[str, Any]]:
+def earlier(ones: Keyed, backend: Backend) -> Keyed:
+    """Of each mode the nearest earlier result in the store, where there is one."""
     found = {}
     for mode, one in ones.items():
-        own = probe(backend, one["cacheKey"])
-        if own is not None:
-            click.echo(f"{mode}: {what} is a hit", err=True)
-            continue
-        earlier = nearest_earlier(backend, one["name"], one["parts"], one["params"], cache_key=one["cacheKey"])
-        other = probe(backend, earlier.cache_key) if earlier is not None else None
+        nearest = nearest_earlier(backend, one["name"], one["parts"], one["params"], cache_key=one["cacheKey"])
+        other = probe(backend, nearest.cache_key) if nearest is not None else None
         if other is not None:
             manifest = read_manifest(backend, other[0].manifest)
             found[mode] = {"cacheKey": other[0].cache_key, "parts": manifest.parts, "params": manifest.params}

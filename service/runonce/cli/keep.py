@@ -101,12 +101,16 @@ def pull(result: str, folder: Path | None, modes: Sequence[str], store: str | No
     of its own here, <name>-<mode>-<digits of the key>.
     """
     backend = open_given(store)
-    found = newest(choose(backend, [result], modes))
+    write_files([(backend, made) for made in newest(choose(backend, [result], modes))], result, folder, output)
+
+
+def write_files(found: Sequence[tuple[Backend, Commit]], result: str, folder: Path | None, output: str) -> None:
+    """What `pull` writes and tells, for results of one name. Raises InputError, StoreError."""
     if folder is not None and len(found) > 1:
-        names = ", ".join(one.mode for one in found)
+        names = ", ".join(made.mode for _, made in found)
         raise InputError.of("FOLDER", f"is one, and {result} has the modes {names}.", "Name one with --mode.")
     pulled = []
-    for made in found:
+    for backend, made in found:
         target = folder or Path(f"{made.name}-{made.mode}-{made.cache_key[:12]}")
         _check_empty(target)
         with Waiting() as tell:

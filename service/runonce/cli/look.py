@@ -191,7 +191,6 @@ def render(target: str | None, file: str | None, params: Sequence[str], grid: Se
     from runonce.author.agree import keep_modules
     from runonce.author.document import write_documents
     from runonce.author.version import source_version
-    from runonce.experiment.spec import to_resource
 
     if (target is None) == (file is None):
         raise click.UsageError("Give TARGET, or -f FILE.")
@@ -202,7 +201,7 @@ def render(target: str | None, file: str | None, params: Sequence[str], grid: Se
             _, modules = source_version(spec, located.workdir)
             if modules is not None:
                 keep_modules(Settings.from_env().sources, modules)
-        resources.append(to_resource(located.name, spec))
+        resources.append(located.resource(spec))
     if output == "json":
         click.echo(json.dumps(resources if grid else _single(resources), indent=2))
     else:

@@ -292,6 +292,7 @@ class Metadata(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
     namespace: str = ""
     uid: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
 
 
@@ -337,8 +338,16 @@ def parse_experiment(resource: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
-def to_resource(name: str, spec: ExperimentSpec, *, namespace: str = "") -> dict[str, Any]:
-    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+def to_resource(
+    name: str,
+    spec: ExperimentSpec,
+    *,
+    namespace: str = "",
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    given = {"name": name, "namespace": namespace, "labels": dict(labels or {}), "annotations": dict(annotations or {})}
+    metadata = {key: value for key, value in given.items() if value}
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec.to_json()}
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -18,11 +20,14 @@ from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import ApiException
 from kubernetes.client.rest import RESTResponse
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.config.incluster_config import InClusterConfigLoader
+from kubernetes.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
 from runonce.errors import ApiError, Conflict, Expired, InputError, Invalid, NotFound, Refused, Unreachable
 
 MANAGER = "runonce"  # field manager; another name would leave the old one's fields in place for ever
 TIMEOUT_S = 30.0
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SILENCE_S = 90.0  # bookmarks come every minute: a watch without a byte for so long is dead
 
 _JSON = "application/json"
@@ -55,13 +60,23 @@ class Api:
         self.may_write: Callable[[], bool] = lambda: True  # asked before every call that changes something
 
     @classmethod
-    def connect(cls, *, context: str | None = None, kubeconfig: str | None = None, timeout_s: float = TIMEOUT_S) -> Api:
-        """As kubectl finds it: a context of the kubeconfig; in a pod its service account. Raises InputError."""
+    def connect(
+        cls,
+        *,
+        context: str | None = None,
+        kubeconfig: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        account: Path = ACCOUNT,
+    ) -> Api:
+        """As kubectl finds it: a context of the kubeconfig (KUBECONFIG, else ~/.kube/config); where there is none,
+        the account of the pod, in this folder. Raises InputError.
+        """
         given = Configuration()
-        if context is None and kubeconfig is None:
+        if context is None and kubeconfig is None and not _has_kubeconfig():
             try:
-                configuration.load_incluster_config(client_configuration=given)  # type: ignore[no-untyped-call]
-                return cls(given, namespace=_pod_namespace(), timeout_s=timeout_s)
+                loader = InClusterConfigLoader(str(account / "token"), str(account / "ca.crt"))  # type: ignore[no-untyped-call]
+                loader.load_and_set(given)  # type: ignore[no-untyped-call]
+                return cls(given, namespace=(account / "namespace").read_text().strip(), timeout_s=timeout_s)
             except ConfigException:
                 pass  # not in a pod
         try:
@@ -69,7 +84,7 @@ class Api:
                 config_file=kubeconfig, context=context, client_configuration=given
             )
             listed = configuration.list_kube_config_contexts(config_file=kubeconfig)  # type: ignore[no-untyped-call]
-        except ConfigException as error:
+        except Exception as error:  # besides its own, whatever the client and its YAML stumble over in a broken file
             raise InputError.of(
                 "", f"no cluster can be found: {error}.", "Give --context, or a kubeconfig that kubectl can use."
             ) from error
@@ -229,6 +244,5 @@ def _warning(header: str) -> str:
     return header.partition('"')[2].rpartition('"')[0].replace('\\"', '"') or header
 
 
-def _pod_namespace() -> str:
-    with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="utf-8") as file:
-        return file.read().strip()
+def _has_kubeconfig() -> bool:
+    return any(Path(name).expanduser().is_file() for name in KUBE_CONFIG_DEFAULT_LOCATION.split(os.pathsep) if name)

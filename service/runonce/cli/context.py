@@ -1,0 +1,36 @@
+"""--context, --kubeconfig and -n as kubectl has them, and what they lead to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runonce.errors import InputError
+
+if TYPE_CHECKING:
+    from runonce.kube.transport import Api
+
+
+def cluster_options(command: Any) -> Any:
+    for option in (
+        click.option("-n", "--namespace", help="Namespace; that of the context, if not given."),
+        click.option("--kubeconfig", type=click.Path(), help="File; KUBECONFIG, or ~/.kube/config, if not given."),
+        click.option("--context", help="Context of the kubeconfig; the current one, if not given."),
+    ):
+        command = option(command)
+    return command
+
+
+def connect(context: str | None, kubeconfig: str | None, namespace: str | None) -> tuple[Api, str]:
+    """The API server, and the namespace that is meant. Raises InputError."""
+    try:
+        from runonce.kube.transport import Api
+    except ModuleNotFoundError as error:
+        if error.name != "kubernetes":
+            raise
+        what = "commands on a cluster need the client of Kubernetes."
+        raise InputError.of("", what, "Install it: pip install 'runonce[controller]'.") from error
+
+    api = Api.connect(context=context, kubeconfig=kubeconfig)
+    return api, namespace or api.namespace
