@@ -26,13 +26,13 @@ ENDED = ("Succeeded", "Failed", "Blocked")
 
 
 def hand_over(
-    found: Sequence[Located], api: Api, namespace: str, settings: Settings, *, code_store: str | None = None
+    found: Sequence[Located], api: Api, namespace: str, settings: Settings, *, code_to: str | None = None
 ) -> list[ExperimentObject]:
-    """Check all of them, keep their code in `code_store` if one is given, then submit. Raises InputError, ApiError."""
+    """Check all of them, keep their code in `code_to` if one is given, then submit. Raises InputError, ApiError."""
     prove_all([located for located in found if located.spec.code_version != "image"], settings.sources)
     _check(found)
-    if code_store is not None:
-        send_code(found, code_store)
+    if code_to is not None:
+        send_code(found, code_to)
     return submit_all(found, api, namespace)
 
 
@@ -89,12 +89,17 @@ def submit_all(found: Sequence[Located], api: Api, namespace: str) -> list[Exper
     return submitted
 
 
-def send_code(found: Sequence[Located], store: str) -> list[str]:
-    """Keep the code of every experiment in the store, under its digest; returns the digests. Raises InputError."""
-    if not store.startswith("s3://"):
-        what = f"would keep the code in {store}, which no pod of a cluster reaches."
+def code_store(given: str) -> str:
+    """The store that code is sent through. Raises InputError for one that no pod reaches."""
+    if not given.startswith("s3://"):
+        what = f"would keep the code in {given}, which no pod of a cluster reaches."
         fix = "Give --store s3://bucket/prefix, as the administrator's file has it."
         raise InputError.of("--with-source", what, fix)
+    return given
+
+
+def send_code(found: Sequence[Located], store: str) -> list[str]:
+    """Keep the code of every experiment in the store, under its digest; returns the digests. Raises InputError."""
     from runonce.author.bundle import pack, with_nonce
     from runonce.store.backend import source_name
 

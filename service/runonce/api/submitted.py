@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runonce.api.changes import axes_of, changes_of
-from runonce.api.cluster import commit_of, find_one, follow, hand_over, namespace_of, status_of
+from runonce.api.cluster import code_store, commit_of, find_one, follow, hand_over, namespace_of, status_of
 from runonce.api.results import Result
 from runonce.api.target import Target, locate_given
 from runonce.errors import InputError, RunFailed
@@ -111,10 +111,10 @@ def submit(
             raise InputError.of(
                 "store", "is only for with_source.", "On a cluster spec.store names the store of results."
             )
+        code_to = code_store(store or settings.store) if with_source else None
         api = Api.connect(context=context, kubeconfig=kubeconfig)
         where = namespace_of(found, namespace, api.namespace)
-        code_store = (store or settings.store) if with_source else None
-        submitted = hand_over(found, api, where, settings, code_store=code_store)
+        submitted = hand_over(found, api, where, settings, code_to=code_to)
     finally:
         sys.path[:] = path  # a caller's own; what a target needs was put first
     return [Submitted(api, one, located.point) for one, located in zip(submitted, found, strict=True)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,15 +24,22 @@ def cluster_options(command: Any) -> Any:
     return command
 
 
-def connect(context: str | None, kubeconfig: str | None, namespace: str | None) -> tuple[Api, str]:
-    """The API server, and the namespace that is meant. Raises InputError."""
+@contextmanager
+def needing_client() -> Iterator[None]:
+    """Around imports. Raises InputError where the client of Kubernetes is not installed."""
     try:
-        from runonce.kube.transport import Api
+        yield
     except ModuleNotFoundError as error:
         if error.name != "kubernetes":
             raise
         what = "commands on a cluster need the client of Kubernetes."
         raise InputError.of("", what, "Install it: pip install 'runonce[controller]'.") from error
+
+
+def connect(context: str | None, kubeconfig: str | None, namespace: str | None) -> tuple[Api, str]:
+    """The API server, and the namespace that is meant. Raises InputError."""
+    with needing_client():
+        from runonce.kube.transport import Api
 
     api = Api.connect(context=context, kubeconfig=kubeconfig)
     return api, namespace or api.namespace

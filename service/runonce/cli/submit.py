@@ -10,7 +10,7 @@ import click
 from runonce.api.changes import point_text
 from runonce.api.target import locate
 from runonce.cli.cluster import exit_code, status_json, tell, word
-from runonce.cli.context import cluster_options, connect
+from runonce.cli.context import cluster_options, connect, needing_client
 from runonce.cli.options import grid_option, json_option, target_options
 from runonce.experiment.status import Status
 from runonce.settings import Settings
@@ -45,15 +45,15 @@ def submit(
     All fields and the version of the code that is here are written. Exit code with --wait: 0 succeeded or cached, 1
     failed, 75 not ended in time.
     """
+    with needing_client():
+        from runonce.api.cluster import code_store, follow, hand_over, namespace_of
+
     settings = Settings.from_env()
     found = locate(target, params, grid)
+    code_to = code_store(store or settings.store) if with_source else None
     api, default = connect(context, kubeconfig, None)
-
-    from runonce.api.cluster import follow, hand_over, namespace_of
-
     where = namespace_of(found, namespace, default)
-    code_store = (store or settings.store) if with_source else None
-    submitted = hand_over(found, api, where, settings, code_store=code_store)
+    submitted = hand_over(found, api, where, settings, code_to=code_to)
     if output == "text":
         for one, located in zip(submitted, found, strict=True):
             said = (f"{where}/{one.metadata.name}", point_text(located.point), "submitted")
