@@ -9,6 +9,7 @@ from control_plane import CONTROLLER, wait_for
 from place import condition
 
 from runonce.kube.cluster import Signing
+from runonce.store.failures import newest_failure
 
 
 def test_a_cold_run_makes_one_job_and_ends_succeeded(place):
@@ -148,6 +149,41 @@ def test_more_failures_than_retries_end_it_with_the_reason(place):
     assert (failure["index"], failure["exitCode"], failure["logTail"]) == (1, 3, "Traceback\nValueError: no such file")
     assert "no such file" in status["message"]
     assert condition(status, "Stalled")["status"] == "True"
+    kept = newest_failure(place.backend, place.key("bad"))
+    assert (kept.name, kept.mode, kept.failures[0].log_tail) == ("bad", "train", failure["logTail"])
+
+
+def test_a_rank_that_hangs_is_named_and_not_the_one_that_lost_it(place):
+    """Its pod still runs when the Job begins to fail, and has to be killed; nothing of it is left then."""
+    place.start()
+    place.apply("hangs", retries=0)
+    pods = place.pods(2)
+    for pod in pods:
+        place.kubelet.start(pod)
+    place.kubelet.end(
+        pods[0], 76, message="error (LostPeer): train, process 0 of 2: another process is gone or hangs: x"
+    )
+    with place.kubelet.playing(place.namespace, lambda pod: None):
+        status = place.until("hangs", "Failed")
+    assert (status["modes"]["train"]["failure"]["index"], condition(status, "Failed")["reason"]) == (1, "Hung")
+    assert "process 1 ended with Hung" in status["message"]
+    assert "another process is gone or hangs" in status["message"]
+    assert newest_failure(place.backend, place.key("hangs")).failures[0].reason == "Hung"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(78, "CodeError"), (78, "ContractTooNew"), (1, "AccessDenied"), (1, "ClockSkew"), (79, "Stalled")],
+)
+def test_what_the_worker_named_is_the_condition(place, code, reason):
+    place.start()
+    place.apply("told", retries=0, params={"lr": reason})
+    for pod in place.pods(2):
+        place.kubelet.start(pod)
+        place.kubelet.end(pod, code, message=f"warning: x\nerror ({reason}): the cause.\nThe way out.")
+    status = place.until("told", "Failed")
+    assert condition(status, "Failed")["reason"] == reason
+    assert f"(exit code {code}): the cause.\nThe way out." in status["message"]
 
 
 def test_a_rerun_makes_it_anew_once_for_each_text(place):

@@ -149,7 +149,8 @@ def test_modes_that_have_to_wait_say_so():
 
 def test_the_failure_names_process_code_and_last_line():
     status = build_status(subject(), [ROWS["failed"][0]], Status())
-    assert status.message == "process 1 ended with Error (exit code 3): ValueError: no"
+    where = f"runonce logs kkkkkkkkkkkk --store {ROWS['failed'][0].store}"
+    assert status.message == f"process 1 ended with Error (exit code 3): ValueError: no (logs: {where})"
     assert status.modes.train.failure.log_tail == LOST.log_tail
 
 
@@ -161,7 +162,7 @@ def test_what_the_worker_named_is_the_reason_and_the_message_of_the_conditions()
     )
     failed = next(c for c in status.conditions if c.type == "Failed")
     assert failed.reason == "AccessDenied"
-    assert status.message == (
+    assert status.message.startswith(
         "process 0 ended with AccessDenied (exit code 1): cannot write b/aa in s3://b: the credentials do not allow it."
     )
 
@@ -172,7 +173,7 @@ def test_of_one_that_hung_in_silence_its_peer_tells():
     status = build_status(
         subject(), [view(Fail("Hung", (hung, peer)), job(phase="failed", failures=(hung, peer)))], Status()
     )
-    assert status.message == "process 1 ended with Hung: train: another process hangs."
+    assert status.message.startswith("process 1 ended with Hung: train: another process hangs. (logs: ")
 
 
 def test_after_a_restart_a_failure_is_not_replaced_by_less():

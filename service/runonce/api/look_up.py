@@ -15,6 +15,7 @@ from runonce.local.processes import LocalJobs
 from runonce.settings import Settings
 from runonce.store.backend import Backend
 from runonce.store.commit import probe
+from runonce.store.failures import FailedAttempt, find_failures, newest_failure
 from runonce.store.find import find_commit, find_named, is_prefix
 
 
@@ -27,6 +28,7 @@ class Found:
     cache_key: str
     result: Result | None = None
     job: JobState | None = None
+    failure: FailedAttempt | None = None  # the newest, where there is no result
 
     @property
     def is_running(self) -> bool:
@@ -48,11 +50,28 @@ class Finder:
         if found is None and (params or grid):
             raise InputError.of("", f"{what} is no file and no module:Class.", "Leave -p and --grid out.")
         if found is None:
-            found = self._of_key(what) or self._of_name(what)
+            found = self._of_text(what)
         if not found:
             what = f"{what} is no target, no name of an experiment, and no key of a result in {self._backend.url}."
             raise InputError.of("", what, "See `runonce ls`.")
         return found
+
+    def _of_text(self, what: str) -> list[Found]:
+        try:
+            return self._of_key(what) or self._of_name(what) or self._of_failures(what)
+        except InputError:
+            found = self._of_failures(what)
+            if not found:
+                raise
+            return found
+
+    def _of_failures(self, what: str) -> list[Found]:
+        """What failed, and never succeeded."""
+        return [
+            Found(name=attempt.name, mode=attempt.mode, cache_key=attempt.cache_key, failure=attempt)
+            for attempt in find_failures(self._backend, what)
+            if attempt.mode
+        ]
 
     def again(self, one: Found) -> Found:
         """The same mode as it stands now."""
@@ -95,7 +114,9 @@ class Finder:
     def _found(self, name: str, mode: str, key: str, commit: Commit | None) -> Found:
         result = Result(self._backend, commit, settings=self._settings) if commit is not None else None
         job = next((job for job in self._running() if job.cache_key == key), None)
-        return Found(name=commit.name if commit is not None else name, mode=mode, cache_key=key, result=result, job=job)
+        failure = newest_failure(self._backend, key) if commit is None else None
+        name = commit.name if commit is not None else name
+        return Found(name=name, mode=mode, cache_key=key, result=result, job=job, failure=failure)
 
     def _running(self) -> list[JobState]:
         return [job for job in self.jobs.all() if job.phase == "active"]

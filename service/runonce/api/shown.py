@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from runonce.api.look_up import Found
 from runonce.api.metrics import Curve, Entry, curves_of, read_running
 from runonce.local.processes import LocalJobs
+from runonce.store.failures import FailedAttempt
 
 
 @dataclass(kw_only=True)
@@ -30,6 +32,7 @@ class Shown:
     entries: Sequence[Entry] = ()
     files: Sequence[tuple[str, int, str]] = ()  # path, bytes, sha256
     facts: Sequence[Mapping[str, Any]] = ()
+    failure: FailedAttempt | None = None  # the newest attempt, where there is no result
 
     @cached_property
     def curves(self) -> Sequence[Curve]:
@@ -66,6 +69,7 @@ class Shown:
             "curves": curves,
             "files": [{"path": path, "size": size, "sha256": sha256} for path, size, sha256 in self.files],
             "facts": [dict(facts) for facts in self.facts],
+            **({"failure": self.failure.to_json()} if self.failure is not None else {}),
         }
 
 
@@ -82,6 +86,17 @@ def shown(found: Found, jobs: LocalJobs) -> Shown:
             processes=job.completions,
             final={curve.name: curve.last for curve in reversed(curves_of(entries))},  # of process 0
             entries=entries,
+            failure=found.failure,
+        )
+    if result is None and found.failure is not None:
+        when = datetime.fromtimestamp(found.failure.when, UTC).isoformat()
+        return Shown(
+            name=found.name,
+            mode=found.mode,
+            cache_key=found.cache_key,
+            phase="Failed",
+            created=when,
+            failure=found.failure,
         )
     if result is None:
         return Shown(name=found.name, mode=found.mode, cache_key=found.cache_key, phase="Pending")

@@ -15,6 +15,7 @@ from runonce.experiment.spec import ExperimentSpec
 from runonce.store.backend import Backend
 from runonce.store.commit import probe
 from runonce.store.earlier import compare, nearest_earlier, shown_difference
+from runonce.store.failures import FailedAttempt, newest_failure
 from runonce.store.find import find_commit, is_prefix
 from runonce.store.restore import read_manifest
 
@@ -28,6 +29,8 @@ Keyed = Mapping[str, Mapping[str, Any]]  # mode to {name, cacheKey, parts, param
 @json_option
 def explain(first: str, second: str | None, store: str | None, output: str) -> None:
     """Which parts make the keys of A and B differ; of A alone: why it is no hit.
+
+    A that was tried and failed is no hit either: who ended how, and the end of each log.
 
     A and B are each a file, module:Class, or the cache key of a result.
     """
@@ -53,9 +56,13 @@ def tell_differences(ones: Keyed, others: Keyed, output: str, nothing: str) -> N
         for mode, one in ones.items()
         if mode in others
     }
+    failed = {} if second is not None else _failed(ones, backend)
     if output == "json":
-        click.echo(json.dumps({"modes": modes}, indent=2))
+        failures = {mode: attempt.to_json() for mode, attempt in failed.items()}
+        click.echo(json.dumps({"modes": modes, "failures": failures}, indent=2))
         return
+    for mode, attempt in failed.items():
+        click.echo("\n".join(f"{mode}  {line}" for line in attempt.lines()))
     if not modes:
         click.echo(nothing)
     for mode, entry in modes.items():
@@ -96,6 +103,13 @@ def earlier(ones: Keyed, backend: Backend) -> Keyed:
             manifest = read_manifest(backend, other[0].manifest)
             found[mode] = {"cacheKey": other[0].cache_key, "parts": manifest.parts, "params": manifest.params}
     return found
+
+
+def _failed(ones: Mapping[str, dict[str, Any]], backend: Backend) -> dict[str, FailedAttempt]:
+    """By mode, of those that were tried and have no result."""
+    missing = [mode for mode, one in ones.items() if probe(backend, one["cacheKey"]) is None]
+    found = {mode: newest_failure(backend, ones[mode]["cacheKey"]) for mode in missing}
+    return {mode: attempt for mode, attempt in found.items() if attempt is not None}
 
 
 def _compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Difference]:

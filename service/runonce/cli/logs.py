@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,8 @@ from runonce.errors import InputError
 from runonce.experiment.job import JobState
 from runonce.local.processes import LocalJobs
 from runonce.settings import Settings
-from runonce.store.backend import Backend, failure_name
+from runonce.store.backend import Backend
+from runonce.store.failures import find_failures
 from runonce.store.find import find_named, is_prefix
 
 POLL_S = 0.1
@@ -38,7 +38,7 @@ def logs(what: str, modes: tuple[str, ...], index: int | None, follow: bool, sto
     keys = {commit.cache_key for commit in find_named(backend, what)}
     found = [job for job in jobs.all() if _is_meant(job, what, keys) and (not modes or _mode(job) in modes)]
     if not found:
-        return _from_store(backend, what, keys)
+        return _from_store(backend, what)
     found.sort(key=lambda job: ("train", "valid", "test").index(_mode(job)))
     return max(_print(jobs, job, index, follow=follow) for job in found)
 
@@ -81,13 +81,8 @@ def _lines(file: BinaryIO, *, whole: bool) -> Iterator[str]:
         yield line.decode(errors="replace").rstrip("\n")
 
 
-def _from_store(backend: Backend, what: str, keys: set[str]) -> int:
-    prefixes = sorted(keys) or ([what] if is_prefix(what) else [])
-    entries = [entry for prefix in prefixes for entry in backend.list(failure_name(prefix, "").rstrip("/"))]
-    for entry in sorted(entries, key=lambda entry: entry.modified, reverse=True)[:1]:
-        found = backend.get(entry.name)
-        for failure in json.loads(found[0])["failures"] if found is not None else ():
-            click.echo(f"process {failure['index']} ended with {failure['reason']}:")
-            click.echo(failure["logTail"].rstrip("\n"))
+def _from_store(backend: Backend, what: str) -> int:
+    for attempt in find_failures(backend, what)[:1]:
+        click.echo("\n".join(attempt.lines()))
         return 1
     raise InputError.of("", f"no Job of {what} is known on this machine.", "Logs stay until its next attempt here.")

@@ -48,7 +48,7 @@ def show(
         from runonce.cli.follow import follow_to_end
 
         found = [follow_to_end(one, finder) for one in found]
-    there = [shown(one, finder.jobs) for one in found if one.result is not None or one.is_running]
+    there = [shown(one, finder.jobs) for one in found if one.result or one.is_running or one.failure]
     if not there:
         names = ", ".join(dict.fromkeys(one.name for one in found))
         raise InputError.of("", f"{names} has no result, and does not run on this machine.", "Start `runonce run`.")
@@ -81,10 +81,13 @@ def _write(path: Path, text: str) -> None:
 def _print(one: Shown) -> None:
     n = one.processes
     made = f"  {one.created[:19].replace('T', ' ')} UTC" if one.created else ""
-    click.echo(f"{one.name}  {one.mode}  {one.phase.lower()}  {n} process{'' if n == 1 else 'es'}{made}")
+    count = f"  {n} process{'' if n == 1 else 'es'}" if n else ""
+    click.echo(f"{one.name}  {one.mode}  {one.phase.lower()}{count}{made}")
     click.echo(f"  key  {one.cache_key}")
     if one.artifacts:
         click.echo(f"  artifacts  {one.artifacts}")
+    for line in one.failure.lines() if one.failure is not None else ():
+        click.echo(f"  {line}")
     _rows("metrics", [(name, value_text(value)) for name, value in one.final.items()])
     _rows("parameters", [(name, value_text(value)) for name, value in one.params.items()])
     if one.missing:

@@ -20,8 +20,9 @@ from runonce.experiment.machine import DEFAULT_GPU, JobShape
 from runonce.experiment.manifest import Commit
 from runonce.experiment.spec import ExperimentSpec
 from runonce.store.backend import Backend
-from runonce.store.commit import DamagedCommit, complete_attempt, newest_round, probe, record_failure
+from runonce.store.commit import DamagedCommit, complete_attempt, newest_round, probe
 from runonce.store.commit import commit as write_commit
+from runonce.store.failures import record_failure
 from runonce.store.lease import Leases
 
 
@@ -176,7 +177,7 @@ def _do(
             jobs.expire(name, uid=uid, seconds=seconds)
         case rules.Record(round_, uid):
             if round_.verdict is not None:
-                record_failure(backend, wanted.cache_key, attempt=uid, round_=round_, failures=_failures(seen))
+                _record(wanted, backend, uid, round_, _failures(seen))
             jobs.record(name, uid=uid, data=round_)
         case rules.Publish():
             _publish(wanted, decision, backend, missing())
@@ -186,7 +187,19 @@ def _complete_record(wanted: ModeOf, seen: Seen, backend: Backend) -> None:
     """A verdict is recorded while processes still end; which of them hung is known when all have."""
     job = seen.job
     if job is not None and any(failure.reason == HUNG for failure in job.failures):
-        record_failure(backend, wanted.cache_key, attempt=job.uid, round_=job.round, failures=job.failures)
+        _record(wanted, backend, job.uid, job.round, job.failures)
+
+
+def _record(wanted: ModeOf, backend: Backend, uid: str, round_: Round, failures: Sequence[Failure]) -> None:
+    record_failure(
+        backend,
+        wanted.cache_key,
+        name=wanted.name,
+        mode=wanted.mode,
+        attempt=uid,
+        round_=round_,
+        failures=failures,
+    )
 
 
 def _failures(seen: Seen) -> tuple[Failure, ...]:

@@ -292,7 +292,8 @@ def _message(view: View, phase: Phase) -> str:
         case rules.Skip(reason) | rules.Block(reason) | rules.Pause(reason) | rules.Wait(reason):
             return reason
         case rules.Fail(reason, failures):
-            return _told(reason, failures)
+            where = f"runonce logs {view.cache_key[:12]} --store {view.store}"
+            return f"{_told(reason, failures)} (logs: {where})"
     return ""
 
 

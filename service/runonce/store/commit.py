@@ -9,16 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runonce.errors import Damaged, PreconditionFailed
-from runonce.experiment.canonical import canonical
-from runonce.experiment.job import Failure, Round
-from runonce.experiment.manifest import FORMAT, Commit, Shard, merge
-from runonce.store.backend import Backend, commit_name, experiment_name, failure_name, manifest_name, shard_prefix
+from runonce.experiment.manifest import Commit, Shard, merge
+from runonce.store.backend import Backend, commit_name, experiment_name, manifest_name, shard_prefix
 from runonce.store.remove import keep_for_a_grace
 from runonce.store.restore import read_shard
 
 _SHARD = re.compile(r"(?P<total>\d+)/(?P<attempt>[^/]+)/i(?P<index>\d+)")
-
-MAX_FAILURES = 10  # of one attempt; the cause stands first
 
 
 class DamagedCommit(Damaged):
@@ -88,21 +84,6 @@ def newest_round(backend: Backend, cache_key: str, *, prefix: str, than: str | N
         newest[name] = max(newest.get(name, 0.0), entry.modified)
     newest.pop(than or "", None)
     return max(newest, key=lambda name: (newest[name], name), default=None)
-
-
-def record_failure(
-    backend: Backend, cache_key: str, *, attempt: str, round_: Round, failures: Sequence[Failure]
-) -> None:
-    """What is known of an attempt that failed, for people; never read by a decision."""
-    record = {
-        "format": FORMAT,
-        "kind": "failure",
-        "cacheKey": cache_key,
-        "attempt": attempt,
-        "round": round_.to_json(),
-        "failures": [failure.to_json() for failure in failures[:MAX_FAILURES]],
-    }
-    backend.put(failure_name(cache_key, attempt), canonical(record))
 
 
 def commit(
