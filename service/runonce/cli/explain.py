@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -43,11 +44,14 @@ def explain(first: str, second: str | None, store: str | None, output: str) -> N
     for mode in hits:
         click.echo(f"{mode}: {first} is a hit", err=True)
     misses = {mode: one for mode, one in ones.items() if mode not in hits}
-    tell_differences(misses, earlier(misses, backend), output, "no earlier result to compare with")
+    nothing = "no earlier result to compare with"
+    tell_differences(misses, earlier(misses, backend), output, nothing, failed=_failed(misses, backend))
 
 
-def tell_differences(ones: Keyed, others: Keyed, output: str, nothing: str) -> None:
-    """Print mode by mode what differs; `nothing` where no mode is in both."""
+def tell_differences(
+    ones: Keyed, others: Keyed, output: str, nothing: str, *, failed: Mapping[str, FailedAttempt] = MappingProxyType({})
+) -> None:
+    """Print mode by mode who failed and what differs; `nothing` where no mode is in both."""
     modes = {
         mode: {
             "cacheKeys": [one["cacheKey"], others[mode]["cacheKey"]],
@@ -56,7 +60,6 @@ def tell_differences(ones: Keyed, others: Keyed, output: str, nothing: str) -> N
         for mode, one in ones.items()
         if mode in others
     }
-    failed = {} if second is not None else _failed(ones, backend)
     if output == "json":
         failures = {mode: attempt.to_json() for mode, attempt in failed.items()}
         click.echo(json.dumps({"modes": modes, "failures": failures}, indent=2))
@@ -105,10 +108,9 @@ def earlier(ones: Keyed, backend: Backend) -> Keyed:
     return found
 
 
-def _failed(ones: Mapping[str, dict[str, Any]], backend: Backend) -> dict[str, FailedAttempt]:
-    """By mode, of those that were tried and have no result."""
-    missing = [mode for mode, one in ones.items() if probe(backend, one["cacheKey"]) is None]
-    found = {mode: newest_failure(backend, ones[mode]["cacheKey"]) for mode in missing}
+def _failed(misses: Keyed, backend: Backend) -> dict[str, FailedAttempt]:
+    """By mode, of those that were tried."""
+    found = {mode: newest_failure(backend, one["cacheKey"]) for mode, one in misses.items()}
     return {mode: attempt for mode, attempt in found.items() if attempt is not None}
 
 
