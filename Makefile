@@ -48,11 +48,15 @@ prove: $(VENV)/ready ## the long proofs: thousands of generated files, fifty kil
 	RUNONCE_CASES=20000 RUNONCE_KILLS=50 $(RUN) pytest -q -n 2 tests/unit/test_document_differential.py tests/local/test_kill.py
 	RUNONCE_CASES=6000 $(RUN) pytest -q tests/controlplane/test_crd.py
 	RUNONCE_PROVE=1 $(RUN) pytest -q -n 2 tests/controlplane/test_controller_killed.py tests/controlplane/test_controller_soak.py
+	$(BIN)/python tests/tools/show_cluster.py
 	$(MAKE) crashes
 
 crashes: $(VENV)/ready ## the table of docs/crashes.md: SIGKILL at every write of the folder store
 	$(RUN) pytest -q -rP tests/store/test_crash.py
 	RUNONCE_PROVE=1 $(RUN) pytest -q -n 2 tests/worker/test_worker_killed.py
+
+cluster: $(VENV)/ready programs ## a control plane with the controller here, the examples applied, the table of how they end. EXAMPLES=
+	$(BIN)/python tests/tools/show_cluster.py $(EXAMPLES)
 
 chart: $(VENV)/ready ## the chart linted, rendered and compared with its schema; needs helm
 	$(RUN) pytest -q -n 2 tests/chart

@@ -7,6 +7,11 @@ from typing import Any
 import pytest
 from lupa import LuaRuntime
 from tests.chart.conftest import CHART, of_kind
+from tests.unit.test_status import ROWS, kstatus, subject
+
+from runonce.controller.status import build_status, to_value
+from runonce.experiment.phase import Phase
+from runonce.experiment.status import Status
 
 CHECK = (CHART / "files" / "argocd-health.lua").read_text()
 
@@ -54,6 +59,49 @@ NOT_READY = ("Ready", "False")
 )
 def test_health_follows_the_conditions(given, status):
     assert health(given)[0] == status
+
+
+# What Argo CD and kstatus (Flux, kubectl) call each phase.
+HEALTH = {"Succeeded": "Healthy", "Failed": "Degraded", "Blocked": "Degraded", "Suspended": "Suspended"}
+KSTATUS = {"Healthy": "Current", "Degraded": "Failed"}
+
+
+def resource(status: Status, generation: int = 3) -> dict[str, Any]:
+    value = to_value(status)
+    return {
+        "metadata": {"generation": generation},
+        "spec": {"suspend": status.phase == "Suspended"},
+        "status": value,
+    }
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_health_of_every_row_of_the_phase_table_agrees_with_the_phase_and_with_kstatus(row):
+    seen, phase, _ = ROWS[row]
+    given = resource(build_status(subject(), [seen], Status()))
+    status, message = health(given)
+    assert status == HEALTH.get(phase, "Progressing")
+    assert kstatus(given["status"]) == KSTATUS.get(status, "InProgress")
+    assert message or phase != "Failed"
+
+
+def test_the_rows_have_every_phase_that_an_experiment_can_be_in():
+    assert {phase for _, phase, _ in ROWS.values()} == set(Phase) - {Phase.SKIPPED}
+
+
+def test_the_health_of_what_was_refused_of_trouble_and_of_an_edit_is_that_of_kstatus():
+    done = build_status(subject(), [ROWS["hit"][0]], Status())
+    refused = subject(accepted=("UnknownProfile", "spec.profile: is 'x'."), rejected=True)
+    given = {
+        "Degraded": resource(build_status(refused, [], Status())),
+        "Progressing": resource(build_status(subject(trouble="the store is away"), [], done)),
+    }
+    for word, one in given.items():
+        assert health(one)[0] == word
+        assert kstatus(one["status"]) == KSTATUS.get(word, "InProgress")
+    assert health(given["Degraded"])[1] == "spec.profile: is 'x'."
+    edited = resource(done, generation=4)
+    assert (health(edited)[0], kstatus(edited["status"], generation=4)) == ("Progressing", "InProgress")
 
 
 def test_health_says_why():
