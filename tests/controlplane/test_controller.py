@@ -292,6 +292,18 @@ def test_pods_that_are_refused_show_within_seconds_and_heal(place):
         place.until("refused", "Succeeded", within_s=120)
 
 
+def test_a_namespace_that_is_deleted_goes_though_a_pod_of_it_still_runs(place):
+    """Without the controller it would stay: its pods go first, and the Job holds the last one until it has another."""
+    place.start()
+    place.apply("closing", machineParams={"train": {"nprocesses": 1, "coupled": False}})
+    place.job()
+    with place.kubelet.playing(place.namespace, lambda _: None):
+        wait_for("a running pod", lambda: place.status("closing").get("phase") == "Running")
+        path = f"/api/v1/namespaces/{place.namespace}"
+        place.api.must("DELETE", path)
+        wait_for("the end", lambda: place.api.request("GET", path).status == 404, within_s=120)
+
+
 def test_pods_that_do_not_start_show_why_and_heal(place):
     place.start()
     place.apply("stuck")

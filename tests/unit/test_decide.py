@@ -351,6 +351,28 @@ def test_who_joined_with_another_machine_charges_the_creator():
     assert decision.round.charges == {"other": 1}
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"active": 2}, {"suspended": True, "succeeded": (0,)}, {"suspended": True}],
+    ids=["never-ran", "resumed", "never-begun"],
+)
+def test_edited_machines_are_had_at_once_where_nothing_is_lost(changes):
+    made = Round(round=FROM + "r", machine="before")
+    decision = decide(wanted(), Seen(job=job(round=made, **changes)))
+    assert decision == Replace(replace(made, attempt=2, machine="m"), "u")
+
+
+@pytest.mark.parametrize("changes", [{"active": 2, "ready": 1}, {"active": 1, "succeeded": (0,)}])
+def test_edited_machines_wait_for_the_next_attempt_of_what_runs(changes):
+    made = Round(round=FROM + "r", machine="before")
+    assert isinstance(decide(wanted(), Seen(job=job(round=made, **changes))), Wait)
+
+
+def test_who_only_shares_a_job_does_not_replace_it():
+    made = Round(round=FROM + "r", machine="theirs")
+    assert isinstance(decide(wanted(), Seen(job=job(round=made, owners=(OTHER, ME), active=2))), Wait)
+
+
 def test_the_next_attempt_is_of_the_machine_of_who_makes_it():
     judged = Round(round=FROM + "r", verdict="charged", charges={"other": 9}, machine="theirs")
     decision = decide(wanted(), Seen(job=failed(owners=(OTHER, ME), round=judged)))

@@ -259,12 +259,21 @@ def _while_active(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
     if wanted.token is not None and wanted.token not in job.round.tokens:
         tokens = (*job.round.tokens, wanted.token)[-MAX_TOKENS:]
         return Record(replace(job.round, tokens=tokens), job.uid)
+    if _edited(wanted, job) and (job.suspended or not (job.ready or job.succeeded)):
+        # Nothing is lost: what was suspended goes on from its checkpoints, and what never ran, an image that cannot be
+        # pulled say, would never end, and so there would never be a next attempt.
+        return Replace(_next(wanted, job.round), job.uid)
     if job.suspended and not job.queued:
         return Suspend(job.uid, False)
     if wanted.start_deadline_s is not None and seen.waited_s > wanted.start_deadline_s:
         late = Failure(index=-1, exit_code=None, reason="StartDeadlineExceeded")
         return Fail("StartDeadlineExceeded", (late,))
     return Wait(f"{job.name} is running")
+
+
+def _edited(wanted: Wanted, job: JobState) -> bool:
+    """Whether its creator would make the Job another way today."""
+    return wanted.owner == job.owners[0] and job.round.machine not in ("", wanted.machine)
 
 
 def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:

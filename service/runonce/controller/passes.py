@@ -319,10 +319,20 @@ class _Pass:
     def _stuck(self, job: JobState) -> rules.Wait | None:
         """Why pods are not there, or do not run; they may run slowly, and then nobody says anything."""
         if job.missing:
-            why = self._jobs.refusal(job)
-            return rules.Wait(clip(why), "PodsRefused") if why else None
+            return self._refused(job)
         waiting = self._jobs.waiting(job)
         return rules.Wait(clip(waiting[1]), waiting[0]) if waiting is not None else None
+
+    def _refused(self, job: JobState) -> rules.Wait | None:
+        why = self._jobs.refusal(job)
+        if why:
+            return rules.Wait(clip(why), "PodsRefused")
+        if not self._jobs.is_closing():
+            return None
+        # A namespace ends its pods before its Jobs (Kubernetes 1.34), and a Job with retries for each index holds its
+        # last pod until there is another, which there can never be: both would wait for ever.
+        self._jobs.leave(job.name, self._owner, uid=job.uid)
+        return rules.Wait(f"namespace {self._namespace} is being deleted", "NamespaceEnding")
 
     def _again(self, seconds: float) -> None:
         self._after_s = seconds if self._after_s is None else min(self._after_s, seconds)

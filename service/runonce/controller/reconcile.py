@@ -116,9 +116,18 @@ class ModeOf:
         )
 
 
+# Beside the mode's machine parameters: what shapes its pods and is in no key.
+_OF_PODS = (
+    "image", "imagePullSecrets", "profile", "resources", "nodeSelector", "tolerations", "envFrom", "volumes",
+    "serviceAccountName", "priorityClassName", "queueName", "store",
+)  # fmt: skip
+
+
 def machine_digest(spec: ExperimentSpec, mode: str) -> str:
-    """Of the mode's machine parameters as they are written."""
-    return digest(spec.to_json().get("machineParams", {}).get(mode, {}))
+    """Of what a Job's pods are made from, as it is written; an edit of it makes no other result."""
+    written = spec.to_json()
+    given = {name: written[name] for name in _OF_PODS if name in written}
+    return digest(given | {"machineParams": written.get("machineParams", {}).get(mode, {})})
 
 
 def reconcile(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from runonce.errors import Conflict, Invalid, JobExists, JobGone, JobRefused, NotFound, Refused, StillEnding
+from runonce.errors import ApiError, Conflict, Invalid, JobExists, JobGone, JobRefused, NotFound, Refused, StillEnding
 from runonce.experiment.blame import ENDED_WITH_GROUP, merged, only_victims, ordered, reason_of
 from runonce.experiment.contract import STOPPED
 from runonce.experiment.job import Failure, JobPlan, JobState, Owner, Process, Round
@@ -169,6 +169,14 @@ class KubeJobs:
         """Why no pod came, out of the Job's events and the server's warnings; empty where nobody said so."""
         told = self._told(f"involvedObject.kind=Job,involvedObject.name={state.name},reason=FailedCreate", state.uid)
         return told[-1] if told else self._warnings.get(state.name, "")
+
+    def is_closing(self) -> bool:
+        """Whether the namespace is being deleted: nothing can be made in it. Asked without a right on namespaces."""
+        try:
+            self._api.post(f"{self._core}/services", build_service(self._namespace), dry_run=True)
+        except ApiError as error:
+            return error.cause == "NamespaceTerminating"
+        return False
 
     def waiting(self, state: JobState) -> tuple[str, str] | None:
         """Why pods that are there do not run, as (reason, text) of the first that says so; None where none does."""

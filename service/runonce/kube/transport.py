@@ -96,9 +96,10 @@ class Api:
         """Raises NotFound."""
         return self._call("GET", path, query).body
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """Raises Conflict when the name is taken."""
-        return self._call("POST", path, {"fieldManager": MANAGER, "fieldValidation": "Strict"}, body)
+    def post(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
+        """Raises Conflict when the name is taken. dry_run: the server only says what it would answer."""
+        query = {"fieldManager": MANAGER, "fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
+        return self._call("POST", path, query, body)
 
     def put(self, path: str, body: Mapping[str, Any]) -> Answer:
         return self._call("PUT", path, {"fieldManager": MANAGER, "fieldValidation": "Strict"}, body)
