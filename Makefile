@@ -64,17 +64,19 @@ chart: $(VENV)/ready ## the chart linted, rendered and compared with its schema;
 VERSION := $(shell sed -nE 's/^version = "(.*)"/\1/p' pyproject.toml)
 REVISION := $(shell git rev-parse HEAD 2>/dev/null)
 
-kind: $(VENV)/ready ## experiments in a real cluster, made and removed; needs a Docker engine, kind and helm. KIND_NODE_IMAGE=, BASE_IMAGE=
-	RUNONCE_KIND=1 $(RUN) pytest -q tests/kind
-
-images: $(VENV)/ready ## the images, built, tested and measured; needs a Docker engine. BASE_IMAGE=, TORCH=, REGISTRY=
+built: $(VENV)/ready ## the images, built; needs a Docker engine. BASE_IMAGE=, TORCH=, REGISTRY=, DOCKER_FLAGS=
 	@for name in controller worker; do \
-	  docker build $(DOCKER_FLAGS) -f docker/$$name.Dockerfile -t $(REGISTRY)runonce-dev/$$name:$(VERSION) \
+	  docker build -q $(DOCKER_FLAGS) -f docker/$$name.Dockerfile -t $(REGISTRY)runonce-dev/$$name:$(VERSION) \
 	    $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(TORCH),--build-arg TORCH=$(TORCH)) \
 	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) . || exit 1; \
 	done
+
+images: built ## the images, built, measured, and tested
 	@docker image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep 'runonce-dev/'
-	$(RUN) pytest -q tests/images
+	RUNONCE_IMAGES=1 $(RUN) pytest -q tests/images
+
+kind: built ## experiments in a real cluster, made and removed; needs kind and helm too. KIND_NODE_IMAGE=
+	RUNONCE_KIND=1 $(RUN) pytest -q -n 4 --dist loadgroup --durations=10 tests/kind
 
 dist: $(VENV)/ready ## the wheel and the source archive
 	$(BIN)/hatchling build -d dist

@@ -1,4 +1,4 @@
-"""One cluster of kind with a store in it, and the controller by its chart; all of it goes with the session."""
+"""One cluster of kind with stores in it, and the controller by its chart; all of it goes with the session."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from stores import FRAGILE, NAMESPACE, PLAIN, SEAWEED, stores
 
 import runonce
+from runonce.kube.transport import Api
 
 ROOT = Path(__file__).parents[2]
 SITE = Path(sys.executable).parents[1]  # this environment: torch is three gigabytes, so pods borrow it
 SITE_PACKAGES = f"lib/python3.{sys.version_info.minor}/site-packages"
-BUCKET, KEY, SECRET, S3_PORT = "runonce", "testkeyofrunonce", "testsecretofrunonce", 8333
-SYSTEM, STORE = "runonce-system", "store"
+SYSTEM = "runonce-system"
 CONTROLLER = f"runonce-dev/controller:{runonce.__version__}"
 WORKER = f"runonce-dev/worker:{runonce.__version__}"
-SEAWEED, DIGITS = "runonce-test/seaweedfs:1", "runonce-test/digits:1"
-ENDPOINT = f"http://seaweedfs.{STORE}.svc:{S3_PORT}"
+EXAMPLES = "runonce-test/examples:1"
 
 
 class Missing(Exception):
@@ -45,19 +43,17 @@ def programs() -> dict[str, str]:
 
 
 class Cluster:
-    def __init__(self, programs: Mapping[str, str]) -> None:
-        self._programs = programs
-        self.kept = os.environ.get("RUNONCE_KIND_CLUSTER")  # is made where it is not there, and stays
-        self.name = self.kept or f"runonce-{os.getpid()}"
-        self.folder = Path(tempfile.mkdtemp(prefix="runonce-kind-"))
-        self.env = {**os.environ, "KUBECONFIG": str(self.folder / "kubeconfig")}
+    """folder: of its kubeconfig, and of the files that make it."""
 
-    def call(
-        self, program: str, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 600
-    ) -> str:
-        done = subprocess.run(
-            [self._programs[program], *arguments], env=self.env, input=stdin, capture_output=True, text=True, timeout=timeout
-        )  # fmt: skip
+    def __init__(self, programs: Mapping[str, str], name: str, folder: Path) -> None:
+        self.programs, self.name, self.folder = programs, name, folder
+        self.kubeconfig = folder / "kubeconfig"
+        self.env = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        self._api: Api | None = None
+
+    def call(self, program: str, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
+        command = [self.programs[program], *arguments]
+        done = subprocess.run(command, env=self.env, input=stdin, capture_output=True, text=True, timeout=600)
         assert not check or done.returncode == 0, f"{program} {' '.join(arguments)}: {done.stderr}{done.stdout}"
         return done.stdout
 
@@ -67,10 +63,14 @@ class Cluster:
     def apply(self, *objects: Mapping[str, Any]) -> None:
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
-    def get(self, kind: str, namespace: str, *more: str) -> list[dict[str, Any]]:
-        text = self.kubectl("get", kind, "-n", namespace, "-o", "json", *more)
-        found: list[dict[str, Any]] = json.loads(text)["items"]
-        return found
+    def get(self, path: str, **query: str) -> Any:
+        """What the API server has there; a program for each look would take most of the machine."""
+        return json.loads(self.text(path, **query))
+
+    def text(self, path: str, **query: str) -> str:
+        if self._api is None:
+            self._api = Api.connect(kubeconfig=str(self.kubeconfig))
+        return self._api.get(path, **query).decode()
 
     # --- making it ------------------------------------------------------------------------------------------
 
@@ -78,123 +78,84 @@ class Cluster:
         if self.name in self.call("kind", "get", "clusters").split():
             self.call("kind", "export", "kubeconfig", "--name", self.name)
             return
-        image = os.environ.get("KIND_NODE_IMAGE")
-        nodes = [
-            {
-                "role": "control-plane",
-                "extraMounts": [{"hostPath": str(SITE), "containerPath": "/site", "readOnly": True}],
-            }
-        ]
+        mount = {"hostPath": str(SITE), "containerPath": "/site", "readOnly": True}
+        nodes = [{"role": "control-plane", "extraMounts": [mount]}]
         config = {"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": nodes}
         (self.folder / "kind.yaml").write_text(yaml.safe_dump(config))
-        chosen = ["--image", image] if image else []
-        self.call(
-            "kind",
-            "create",
-            "cluster",
-            "--name",
-            self.name,
-            "--config",
-            str(self.folder / "kind.yaml"),
-            "--wait",
-            "5m",
-            *chosen,
-        )
+        image = os.environ.get("KIND_NODE_IMAGE")
+        arguments = ["--config", str(self.folder / "kind.yaml"), "--wait", "5m", *(["--image", image] if image else [])]
+        self.call("kind", "create", "cluster", "--name", self.name, *arguments)
 
     def delete(self) -> None:
-        if not self.kept:
-            self.call("kind", "delete", "cluster", "--name", self.name, check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.call("kind", "delete", "cluster", "--name", self.name, check=False)
 
     def load(self) -> None:
-        """The product's images, which `make images` has built, and two of the tests' own."""
-        for image in (CONTROLLER, WORKER):
-            if not self.call("docker", "image", "ls", "-q", image):
-                raise Missing("no cluster: the images are not built; make images builds them")
+        """The product's images, which `make kind` has built, and two of the tests' own."""
         weed = shutil.which("weed", path=str(SITE / "bin"))
         if weed is None:
             raise Missing("no cluster: SeaweedFS is not installed here; make setup installs it")
-        self._build(
-            SEAWEED, {"weed": Path(weed).resolve()}, f"FROM {WORKER}\nCOPY weed /usr/local/bin/weed\nENTRYPOINT []\n"
-        )
-        self._build(
-            DIGITS, {"digits.py": ROOT / "examples" / "digits" / "digits.py"}, f"FROM {WORKER}\nCOPY digits.py /work/\n"
-        )
-        for image in (CONTROLLER, WORKER, SEAWEED, DIGITS):
-            self.call("kind", "load", "docker-image", "--name", self.name, image)
+        for image in (CONTROLLER, WORKER):
+            if not self.call("docker", "image", "ls", "-q", image):
+                raise Missing("no cluster: the images are not built; make kind builds them")
+        # Under the name that examples/cluster/store.yaml has, so that no registry is asked for it.
+        self._build(SEAWEED, {"weed": Path(weed).resolve()}, "COPY weed /usr/local/bin/weed\nENTRYPOINT []\n")
+        files = [path for name in ("digits", "commands") for path in (ROOT / "examples" / name).iterdir()]
+        self._build(EXAMPLES, {path.name: path for path in files if path.is_file()}, "COPY . /work/\n")
+        self.call("kind", "load", "docker-image", "--name", self.name, CONTROLLER, WORKER, SEAWEED, EXAMPLES)
 
-    def _build(self, image: str, files: Mapping[str, Path], dockerfile: str) -> None:
+    def _build(self, image: str, files: Mapping[str, Path], lines: str) -> None:
         context = self.folder / "context"
         context.mkdir()
         for name, path in files.items():
             shutil.copy(path, context / name)
-        (context / "Dockerfile").write_text(dockerfile)
+        (context / "Dockerfile").write_text(f"FROM {WORKER}\n{lines}")
         self.call("docker", "build", "-q", "-t", image, str(context))
         shutil.rmtree(context)
 
     def install(self) -> None:
-        self.apply(*_store())
-        self.kubectl("rollout", "status", "-n", STORE, "deployment/seaweedfs", "--timeout=180s")
-        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}, _credentials(SYSTEM))
+        self.apply(*stores())
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}, credentials(SYSTEM))
         (self.folder / "values.yaml").write_text(yaml.safe_dump(VALUES))
         self.call(
             "helm", "upgrade", "--install", "runonce", str(ROOT / "helm" / "runonce"), "--namespace", SYSTEM,
-            "--values", str(self.folder / "values.yaml"), "--wait", "--timeout", "3m",
+            "--values", str(self.folder / "values.yaml"), "--wait", "--timeout", "5m",
         )  # fmt: skip
+        for store in (PLAIN, FRAGILE):
+            self.kubectl("rollout", "status", "-n", NAMESPACE, f"deployment/{store.name}", "--timeout=180s")
 
-    def namespace(self, name: str, *, security: str = "restricted") -> None:
-        """One for a test, under a Pod Security standard, with the store's credentials and this machine's torch."""
-        labels = {"pod-security.kubernetes.io/enforce": security}
+    # --- what a test asks for -------------------------------------------------------------------------------
+
+    def namespace(self, name: str) -> None:
+        """Under the restricted Pod Security standard, with the store's credentials and this machine's torch."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
         # One that an earlier test of this name left in a kept cluster is bound to a claim that is gone.
         self.kubectl("delete", "persistentvolume", f"site-{name}", "--ignore-not-found")
-        self.apply(_credentials(name), *_site(name))
+        self.apply(credentials(name), *_site(name))
+
+    def node(self) -> dict[str, Any]:
+        (found,) = self.get("/api/v1/nodes")["items"]
+        return dict(found)
 
     def fake_gpus(self, resource: str, count: int) -> None:
         """Let the node say that it has some: the scheduler and the kubelet count them, nothing else is needed."""
-        (node,) = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
         path = f"/status/capacity/{resource.replace('/', '~1')}"
         patch = json.dumps([{"op": "add", "path": path, "value": str(count)}])
-        self.kubectl("patch", "node", node["metadata"]["name"], "--subresource=status", "--type=json", "-p", patch)
-        self.wait(
-            "the resource",
-            lambda: (
-                resource in json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"][0]["status"]["allocatable"]
-            ),
-        )
+        name = self.node()["metadata"]["name"]
+        self.kubectl("patch", "node", name, "--subresource=status", "--type=json", "-p", patch)
 
-    # --- looking --------------------------------------------------------------------------------------------
-
-    def experiment(self, namespace: str, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.kubectl("get", "experiment", name, "-n", namespace, "-o", "json"))
-        return found
-
-    def wait(self, what: str, ready: Callable[[], Any], *, seconds: float = 240) -> Any:
-        """What `ready` returns once that is true. A failure tells the state of everything."""
-        deadline = time.monotonic() + seconds
-        while not (found := ready()):
-            assert time.monotonic() < deadline, f"{what} never came\n{self.report()}"
-            time.sleep(0.3)
-        return found
-
-    def phase(self, namespace: str, name: str, *phases: str, seconds: float = 240) -> dict[str, Any]:
-        """The Experiment, once its status is of its spec and its phase is one of these."""
-
-        def there() -> dict[str, Any] | None:
-            found = self.experiment(namespace, name)
-            status = found.get("status", {})
-            current = status.get("observedGeneration") == found["metadata"]["generation"]
-            return found if current and status.get("phase") in phases else None
-
-        found: dict[str, Any] = self.wait(f"{name}: {', '.join(phases)}", there, seconds=seconds)
-        return found
-
-    def report(self) -> str:
+    def report(self, *where: str) -> str:
         commands = (
-            ("get", "experiments,jobs,pods", "-A", "-o", "wide"),
-            ("get", "experiments", "-A", "-o", 'jsonpath={range .items[*]}{.metadata.name}{" "}{.status}{"\\n"}{end}'),
-            ("logs", "-n", SYSTEM, "deployment/runonce", "--tail=30"),
-            ("get", "events", "-A", "--sort-by=.lastTimestamp"),
+            ("get", "experiments,jobs,pods", *where, "-o", "wide"),
+            (
+                "get",
+                "experiments",
+                *where,
+                "-o",
+                'jsonpath={range .items[*]}{.metadata.name}{" "}{.status}{"\\n"}{end}',
+            ),
+            ("logs", "-n", SYSTEM, "deployment/runonce", "--tail=20"),
+            ("get", "events", *where, "--sort-by=.lastTimestamp"),
         )
         return "\n".join(self.kubectl(*command, check=False)[-6000:] for command in commands)
 
@@ -202,10 +163,9 @@ class Cluster:
 VALUES = {
     "image": {"registry": "", "controller": {"pullPolicy": "Never"}},
     "stores": {
-        "default": {
-            "url": f"s3://{BUCKET}/{{namespace}}?endpoint={ENDPOINT}&region=us-east-1&addressing=path",
-            "secretName": "store",
-        }
+        "default": {"url": PLAIN.url(), "secretName": "store"},
+        "fragile": {"url": FRAGILE.url(), "secretName": "store"},
+        "locked": {"url": PLAIN.url(), "secretName": "absent"},
     },
     "credentials": {"secretName": "store"},
     "profiles": {"fake": {"gpuResource": "example.com/gpu"}},
@@ -213,13 +173,9 @@ VALUES = {
 }
 
 
-def _credentials(namespace: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "store", "namespace": namespace},
-        "stringData": {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET},
-    }
+def credentials(namespace: str, name: str = "store") -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": PLAIN.credentials()}
 
 
 def _site(namespace: str) -> list[dict[str, Any]]:
@@ -238,53 +194,5 @@ def _site(namespace: str) -> list[dict[str, Any]]:
             "kind": "PersistentVolumeClaim",
             "metadata": {"name": "site", "namespace": namespace},
             "spec": {**common, "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}},
-        },
-    ]
-
-
-def _store() -> list[dict[str, Any]]:
-    keys = {
-        "identities": [
-            {
-                "name": "all",
-                "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-            }
-        ]
-    }
-    command = (
-        "exec weed mini -dir=/data -s3.config=/keys/keys.json -master.telemetry=false -webdav=false -admin.ui=false "
-        f"-s3.port.iceberg=0 -s3.port.lance=0 -s3.autoCreateBucket=false -bucket={BUCKET} -s3.port={S3_PORT}"
-    )
-    container = {
-        "name": "weed",
-        "image": SEAWEED,
-        "imagePullPolicy": "Never",
-        "command": ["sh", "-c", command],
-        "readinessProbe": {"tcpSocket": {"port": S3_PORT}, "periodSeconds": 1},
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "keys", "mountPath": "/keys"}],
-    }
-    labels = {"app": "seaweedfs"}
-    volumes = [{"name": "data", "emptyDir": {}}, {"name": "keys", "secret": {"secretName": "keys"}}]
-    pod = {
-        "metadata": {"labels": labels},
-        "spec": {"containers": [container], "volumes": volumes, "securityContext": {"fsGroup": 65532}},
-    }
-    deployment = {"selector": {"matchLabels": labels}, "strategy": {"type": "Recreate"}, "template": pod}
-    meta = {"name": "seaweedfs", "namespace": STORE}
-    return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": STORE}},
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "keys", "namespace": STORE},
-            "stringData": {"keys.json": json.dumps(keys)},
-        },
-        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": deployment},
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": meta,
-            "spec": {"selector": labels, "ports": [{"port": S3_PORT}]},
         },
     ]

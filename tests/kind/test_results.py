@@ -1,0 +1,186 @@
+"""Results of a real cluster: made once, found again, by whatever way they are asked for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cluster import EXAMPLES, ROOT, SYSTEM
+from laptop import BORROWED, SITE_VOLUME, Laptop
+from stores import PLAIN
+from story import condition, program, train
+
+
+@pytest.fixture
+def laptop(story, tmp_path):
+    return Laptop(story, tmp_path)
+
+
+def test_the_chart_is_healthy(cluster):
+    cluster.call("helm", "test", "runonce", "--namespace", SYSTEM, "--timeout", "2m")
+
+
+def test_two_coupled_processes_train_two_independent_ones_test_and_the_same_again_is_a_hit(story, laptop):
+    laptop.submit(laptop.digits("cold"))
+    done = story.succeeded("cold", seconds=420)
+    assert condition(done, "CacheHit")["status"] == "False"
+    jobs = {job["metadata"]["labels"]["runonce.dev/mode"]: job["spec"] for job in story.all("jobs")}
+    assert {mode: (spec["completions"], spec["parallelism"]) for mode, spec in jobs.items()} == {
+        "train": (2, 2),
+        "test": (2, 2),
+    }
+    # A group fails as one; each index of independent processes has its own retries.
+    assert {mode: spec.get("backoffLimitPerIndex") for mode, spec in jobs.items()} == {"train": None, "test": 2}
+    with PLAIN.forwarded(story.cluster, story.namespace) as url:
+        found = laptop.json("show", "cold", "--store", url)
+        laptop.runonce("verify", "--store", url)
+    results = {one["mode"]: one for one in found} if isinstance(found, list) else found["modes"]
+    assert "weights.pt" in {file["path"] for file in results["train"]["files"]}
+    assert results["test"]["metrics"]["accuracy"] > 0.5
+    before = story.pods_ever()
+    laptop.submit(laptop.digits("again"))
+    again = story.succeeded("again", seconds=60)
+    assert condition(again, "CacheHit")["status"] == "True"
+    assert story.pods_ever() == before
+    keys = [{mode: one["cacheKey"] for mode, one in found["status"]["modes"].items()} for found in (done, again)]
+    assert keys[0] == keys[1]
+
+
+def test_what_a_laptop_made_is_the_clusters_hit_and_the_other_way_round(story, laptop):
+    first, second = (program(name, f"echo {name} > $RUNONCE_OUTPUT/x", nprocesses=2) for name in ("here", "there"))
+    with PLAIN.forwarded(story.cluster, story.namespace) as url:
+        made = laptop.json("run", laptop.write(first), "--store", url)
+        story.apply(first)
+        found = story.succeeded("here", seconds=60)
+        assert condition(found, "CacheHit")["status"] == "True"
+        assert story.all("jobs") == []
+        assert train(found)["cacheKey"] == made["modes"]["train"]["cacheKey"]
+        story.apply(second)
+        done = story.succeeded("there")
+        again = laptop.json("run", laptop.write(second), "--store", url)
+        assert again["modes"]["train"]["cacheHit"] is True
+        assert again["modes"]["train"]["cacheKey"] == train(done)["cacheKey"]
+
+
+def test_a_command_in_another_language_proves_its_files_and_takes_its_parameters(story, laptop):
+    """examples/commands: a shell script, and one that ends in awk."""
+    for path in (ROOT / "examples" / "commands").iterdir():
+        (laptop.folder / path.name).write_bytes(path.read_bytes())
+        (laptop.folder / path.name).chmod(0o755)
+    text = (laptop.folder / "root.yaml").read_text()
+    (laptop.folder / "root.yaml").write_text(text.replace("\nspec:\n", f"\nspec:\n  image: {EXAMPLES}\n"))
+    laptop.submit("root.yaml", "--wait", "--timeout", "240")
+    with PLAIN.forwarded(story.cluster, story.namespace) as url:
+        laptop.runonce("pull", "root", "out", "--store", url)
+    assert (laptop.folder / "out" / "root.txt").read_text().startswith("1.41421356")
+
+
+SOURCE = """
+from dataclasses import dataclass
+from runonce import ExperimentConfig, ExperimentParameters, MachineParams
+from {package}.rule import answer
+
+@dataclass
+class P(ExperimentParameters):
+    x: int = 1
+
+class C(ExperimentConfig):
+    Params = P
+    def machine_params(self, mode="train", **kwargs):
+        if mode != "train":
+            raise NotImplementedError
+        return MachineParams(nprocesses=1)
+    def train(self, run):
+        run.log({{"answer": answer(self.params.x)}}, step=0)
+"""
+
+
+def test_code_is_edited_submitted_and_run_without_an_image_of_its_own(story, laptop):
+    (laptop.folder / "lab").mkdir()
+    (laptop.folder / "lab" / "__init__.py").write_text("")
+    (laptop.folder / "lab" / "trial.py").write_text(SOURCE.format(package="lab"))
+    experiment = {
+        "apiVersion": "runonce.dev/v1alpha1",
+        "kind": "Experiment",
+        "metadata": {"name": "trial"},
+        "spec": {
+            "config": "lab.trial:C",
+            "params": {"x": 20},
+            "keyMachine": True,
+            "image": EXAMPLES,
+            "volumes": [SITE_VOLUME],
+            "machineParams": {"train": {"nprocesses": 1, "env": BORROWED}},
+        },
+    }
+    file = laptop.write(experiment)
+    answers, keys = [], []
+    with PLAIN.forwarded(story.cluster, story.namespace) as url:
+        for rule in ("return x + 1", "return x * 2", "return x + 1"):
+            (laptop.folder / "lab" / "rule.py").write_text(f"def answer(x):\n    {rule}\n")
+            laptop.submit(file, "--with-source", "--store", url, "--wait", "--timeout", "240")
+            keys.append(train(story.succeeded("trial"))["cacheKey"])
+            answers.append(laptop.json("show", keys[-1], "--store", url)["metrics"]["answer"])
+    assert answers == [21, 40, 21]
+    assert keys[0] == keys[2] != keys[1]
+    assert condition(story.experiment("trial"), "CacheHit")["status"] == "True"
+
+
+def test_gpus_are_asked_for_by_name_and_what_no_node_has_waits_with_the_reason(story):
+    story.cluster.fake_gpus("example.com/gpu", 2)
+    experiment = program("some", "echo done > $RUNONCE_OUTPUT/x", nprocesses=4, profile="fake")
+    experiment["spec"]["machineParams"]["train"]["gpuIds"] = [0, 1]
+    story.apply(experiment)
+    story.succeeded("some")
+    spec = story.job()["spec"]
+    container = spec["template"]["spec"]["containers"][0]
+    assert container["resources"]["limits"]["example.com/gpu"] in (1, "1")
+    assert (spec["completions"], spec["parallelism"]) == (4, 2)
+    many = program("many", "echo never", profile="fake")
+    many["spec"]["machineParams"]["train"]["gpuIds"] = [0, 1, 2]
+    story.apply(many)
+    waiting = story.wait("the reason", lambda: _ready(story, "many", "Unschedulable"))
+    assert waiting["status"]["phase"] == "Pending"
+    assert "Insufficient example.com/gpu" in waiting["status"]["message"]
+    # More of them, and it goes on by itself.
+    story.cluster.fake_gpus("example.com/gpu", 4)
+    story.succeeded("many")
+    story.apply(program("unknown", "echo never", profile="nothing"))
+    refused = story.wait("a refusal", lambda: condition(story.experiment("unknown"), "Accepted"))
+    assert (refused["status"], refused["reason"]) == ("False", "UnknownProfile")
+
+
+def _ready(story, name, reason):
+    found = story.experiment(name)
+    return found if condition(found, "Ready").get("reason") == reason else None
+
+
+def test_the_same_folder_applied_twice_with_pruning_changes_nothing_and_a_reverted_edit_is_a_hit(story):
+    """As Argo CD and Flux do it."""
+
+    def apply(seed: int) -> None:
+        experiment = program("git", f"echo {seed} > $RUNONCE_OUTPUT/x")
+        experiment["metadata"]["labels"] = {"part-of": "git"}
+        story.apply(experiment, "--prune", "-l", "part-of=git", "--prune-allowlist=runonce.dev/v1alpha1/Experiment")
+
+    apply(1)
+    first = story.succeeded("git")
+    apply(1)
+    assert story.experiment("git")["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+    apply(2)
+    second = story.succeeded("git")
+    assert condition(second, "CacheHit")["status"] == "False"
+    apply(1)
+    third = story.succeeded("git")
+    assert condition(third, "CacheHit")["status"] == "True"
+    assert train(third)["cacheKey"] == train(first)["cacheKey"]
+
+
+def test_pods_of_experiments_pass_the_restricted_standard_and_others_do_not(story):
+    """Every namespace of these tests is under it."""
+    refused = story.kubectl("run", "plain", "--image", EXAMPLES, "--dry-run=server", "-o", "name", check=False)
+    assert refused == ""
+    story.apply(program("fine", "id -u > $RUNONCE_OUTPUT/uid"))
+    story.succeeded("fine")
+    labels = story.cluster.get(f"/api/v1/namespaces/{story.namespace}")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert json.dumps(story.all("events")).count("violates PodSecurity") == 0
