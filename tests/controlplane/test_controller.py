@@ -304,6 +304,22 @@ def test_a_namespace_that_is_deleted_goes_though_a_pod_of_it_still_runs(place):
         wait_for("the end", lambda: place.api.request("GET", path).status == 404, within_s=120)
 
 
+def test_what_failed_for_good_stays_failed_with_its_job_and_pods(place):
+    """Whatever its processes' exit says: a reason of theirs is never taken for trouble with the store."""
+    place.start()
+    place.apply("broken", retries=0)
+    uid = place.job()["metadata"]["uid"]
+    with place.kubelet.playing(place.namespace, lambda _: 1):
+        place.until("broken", "Failed")
+    place.stop()
+    place.start()
+    place.apply("other", params={"lr": 0.5})
+    wait_for("the other's Job", lambda: len(place.jobs()) == 2)
+    assert uid in {job["metadata"]["uid"] for job in place.jobs()}
+    assert place.status("broken")["phase"] == "Failed"
+    assert place.status("broken")["modes"]["train"]["attempt"] == 1
+
+
 def test_pods_that_do_not_start_show_why_and_heal(place):
     place.start()
     place.apply("stuck")
@@ -327,7 +343,7 @@ def test_a_store_that_does_not_answer_is_told_and_healed(place):
     place.folder.write_text("not a folder")
     place.start()
     place.apply("lost")
-    wait_for("the trouble", lambda: (condition(place.status("lost"), "Ready") or {}).get("reason") == "Error")
+    wait_for("the trouble", lambda: (condition(place.status("lost"), "Ready") or {}).get("reason") == "StoreError")
     assert place.jobs() == []
     place.folder.unlink()
     moved.rename(place.folder)

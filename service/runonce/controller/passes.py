@@ -121,13 +121,14 @@ class _Pass:
             return Next(failed=self._failed)
         subject = self._subject(spec.digest(), ("Accepted", ""), modes=tuple(keys))
         views: list[View] = []
-        trouble = ""
+        trouble, why = "", ""
         try:
             self._leave_all_but({job_name(spec.config or "command", mode, key) for mode, (_, key) in keys.items()})
             views = self._modes(spec, keys)
-        except StoreError as error:
+        except (StoreError, InputError) as error:  # the latter where its URL leads to no store
+            why = error.reason if isinstance(error, StoreError) else "StoreError"
             trouble, self._failed = clip(str(error)), True
-        subject = replace(subject, trouble=trouble, accepted=self._accepted(spec, keys, views))
+        subject = replace(subject, trouble=trouble, trouble_reason=why, accepted=self._accepted(spec, keys, views))
         self._write(subject, views)
         return Next(after_s=self._after_s, failed=self._failed)
 
@@ -137,11 +138,10 @@ class _Pass:
         if status.phase not in ("Succeeded", "Failed") or status.observed_generation != meta.generation:
             return False
         accepted = next((condition for condition in status.conditions if condition.type == "Accepted"), None)
-        ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
         if status.rerun != clip(self._rerun, 256) or accepted is None or accepted.status != "True":
             return False  # what was refused may be allowed by another configuration
-        if ready is None or ready.reason == "Error":
-            return False
+        if any(condition.type == "Reconciling" for condition in status.conditions):
+            return False  # the store did not answer
         train = status.modes.train
         return train is None or not train.manifest or self._newest(train) == train.manifest
 
@@ -312,22 +312,22 @@ class _Pass:
         self._again(POLL_S)
         when, found = self._world.asked.get(job.uid, (0.0, None))
         if not when or now - when >= ASK_EVERY_S:
-            found = self._stuck(job)
+            found = self._stuck(job, now - self._world.absent[job.uid])
             self._world.asked[job.uid] = now, found
         return view if found is None else replace(view, decision=found)
 
-    def _stuck(self, job: JobState) -> rules.Wait | None:
+    def _stuck(self, job: JobState, since_s: float) -> rules.Wait | None:
         """Why pods are not there, or do not run; they may run slowly, and then nobody says anything."""
         if job.missing:
-            return self._refused(job)
+            return self._refused(job, since_s)
         waiting = self._jobs.waiting(job)
         return rules.Wait(clip(waiting[1]), waiting[0]) if waiting is not None else None
 
-    def _refused(self, job: JobState) -> rules.Wait | None:
+    def _refused(self, job: JobState, since_s: float) -> rules.Wait | None:
         why = self._jobs.refusal(job)
         if why:
             return rules.Wait(clip(why), "PodsRefused")
-        if not self._jobs.is_closing():
+        if since_s < POLL_S or not self._jobs.is_closing():
             return None
         # A namespace ends its pods before its Jobs (Kubernetes 1.34), and a Job with retries for each index holds its
         # last pod until there is another, which there can never be: both would wait for ever.

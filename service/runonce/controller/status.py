@@ -57,7 +57,8 @@ class Subject:
     now: str
     accepted: tuple[str, str] = ("Accepted", "")
     rejected: bool = False
-    trouble: str = ""  # an error of the store or of ours, tried again
+    trouble: str = ""  # an error of the store, tried again
+    trouble_reason: str = "StoreError"
     modes: Sequence[str] = field(default_factory=tuple)
 
 
@@ -174,7 +175,7 @@ def conditions(subject: Subject, status: Status, phase: Phase, before: Status) -
     shown = getattr(status.modes, status.mode, None) if status.mode else None
     reason = (shown.reason if shown is not None else "") or phase.value
     if subject.trouble:
-        reason = "Error"
+        reason = subject.trouble_reason
     if subject.rejected:
         reason = subject.accepted[0]
     message = status.message
@@ -189,10 +190,10 @@ def conditions(subject: Subject, status: Status, phase: Phase, before: Status) -
     ]
     if status.cached is not None:
         found.append(("CacheHit", "True" if status.cached else "False", "CacheHit" if status.cached else "Made", ""))
-    if stalled:
-        found.append(("Stalled", "True", reason, message))
-    elif phase in (Phase.PENDING, Phase.RUNNING) or subject.trouble:
+    if subject.trouble or phase in (Phase.PENDING, Phase.RUNNING):
         found.append(("Reconciling", "True", reason, message))
+    elif stalled:
+        found.append(("Stalled", "True", reason, message))
     old = {condition.type: condition for condition in before.conditions}
     return tuple(_condition(subject, entry, old.get(entry[0])) for entry in found)
 

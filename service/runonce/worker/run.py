@@ -54,6 +54,7 @@ from runonce.store.restore import read_manifest, restore
 from runonce.store.url import open_store
 from runonce.worker.command import run_command
 from runonce.worker.loop import StopRequest, WorkerRun
+from runonce.worker.patience import Patient
 from runonce.worker.proof import prove
 from runonce.worker.ranks import rank_env
 from runonce.worker.saved import SavedFolder
@@ -137,7 +138,7 @@ def _process(scratch: Path) -> Process:
         attempt=os.environ[ATTEMPT],
         output=_output(scratch),
         scratch=scratch,
-        backend=open_store(contract.store),
+        backend=Patient(open_store(contract.store)),
     )
 
 
