@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from control_plane import CONTROLLER, wait_for
+from control_plane import wait_for
 from place import condition
 
 from runonce.kube.cluster import Signing
@@ -64,36 +64,6 @@ def test_a_result_that_no_key_has_signed_is_none_and_is_told_and_made_anew(place
     assert json.loads(record)["signature"]["keyId"] == "one"
 
 
-def test_api_writes_are_within_their_budgets(place):
-    """In the server's own audit log. hit 1; cold 3, running and events 6 at most; joiner 3."""
-    place.start()
-    place.apply("warm", params={"lr": 1})
-    with place.working():
-        place.until("warm", "Succeeded")
-
-        def writes(name: str) -> list[str]:
-            calls = place.plane.calls(CONTROLLER, since=position)
-            assert not [c for c in calls if c["verb"] == "get"], "no read before a write"
-            return sorted(
-                f"{c['verb']} {c['objectRef']['resource']}/{c['objectRef'].get('subresource', '')}"
-                for c in calls
-                if c["verb"] not in ("list", "watch", "get")
-            )
-
-        position = place.plane.audit_position()
-        place.apply("hit", params={"lr": 1})
-        place.until("hit", "Succeeded")
-        assert writes("hit") == ["patch experiments/status"]
-        position = place.plane.audit_position()
-        place.apply("cold", params={"lr": 2})
-        place.until("cold", "Succeeded")
-        wait_for("the event", lambda: "create events/" in writes("cold"))
-        found = writes("cold")
-    assert len(found) <= 6
-    assert found.count("create jobs/") == 1
-    assert found.count("patch experiments/status") in (2, 3)
-
-
 def test_modes_run_in_order_and_a_test_reads_what_train_made(place):
     place.start()
     place.apply("both", machineParams={"train": {"nprocesses": 1}, "test": {"nprocesses": 3}})
@@ -108,19 +78,6 @@ def test_modes_run_in_order_and_a_test_reads_what_train_made(place):
         if "-test-" in job["metadata"]["name"]
     }
     assert train["manifest"] in env["RUNONCE_INPUTS"]
-
-
-def test_what_the_schema_lets_through_is_told_in_a_condition_and_heals(place):
-    place.start()
-    place.apply("odd", profile="huge")
-    wait_for("a refusal", lambda: condition(place.status("odd"), "Accepted"))
-    refused = condition(place.status("odd"), "Accepted")
-    assert (refused["status"], refused["reason"]) == ("False", "UnknownProfile")
-    assert "huge" in refused["message"]
-    assert place.jobs() == []
-    place.apply("odd", profile="big")
-    with place.working():
-        place.until("odd", "Succeeded")
 
 
 def test_a_failed_attempt_is_charged_and_the_next_one_takes_its_name(place):
@@ -272,26 +229,6 @@ def test_the_time_to_live_is_set_after_the_commit(place):
     assert place.job()["spec"]["ttlSecondsAfterFinished"] == 3600
 
 
-def test_pods_that_are_refused_show_within_seconds_and_heal(place):
-    place.api.must(
-        "PATCH",
-        f"/api/v1/namespaces/{place.namespace}",
-        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}},
-        content="application/merge-patch+json",
-    )
-    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}
-    place.api.must("POST", f"/api/v1/namespaces/{place.namespace}/resourcequotas", quota)
-    place.start()
-    place.apply("refused")
-    wait_for(
-        "the reason", lambda: place.status("refused").get("modes", {}).get("train", {}).get("reason") == "PodsRefused"
-    )
-    assert "exceeded quota" in place.status("refused")["message"]
-    place.api.must("DELETE", f"/api/v1/namespaces/{place.namespace}/resourcequotas/q")
-    with place.working():
-        place.until("refused", "Succeeded", within_s=120)
-
-
 def test_a_namespace_that_is_deleted_goes_though_a_pod_of_it_still_runs(place):
     """Without the controller it would stay: its pods go first, and the Job holds the last one until it has another."""
     place.start()
@@ -335,20 +272,6 @@ def test_pods_that_do_not_start_show_why_and_heal(place):
     with place.working():
         status = place.until("stuck", "Succeeded", within_s=120)
     assert status["modes"]["train"]["reason"] == "Succeeded"
-
-
-def test_a_store_that_does_not_answer_is_told_and_healed(place):
-    moved = place.folder.with_name("elsewhere")
-    place.folder.rename(moved)
-    place.folder.write_text("not a folder")
-    place.start()
-    place.apply("lost")
-    wait_for("the trouble", lambda: (condition(place.status("lost"), "Ready") or {}).get("reason") == "StoreError")
-    assert place.jobs() == []
-    place.folder.unlink()
-    moved.rename(place.folder)
-    with place.working():
-        place.until("lost", "Succeeded")
 
 
 @pytest.mark.parametrize("propagation", ["Background", "Foreground", "Orphan"])

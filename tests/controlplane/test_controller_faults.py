@@ -1,14 +1,31 @@
-"""An API server that dies and comes back; two controllers; what probes and Prometheus are told."""
+"""A real API server that dies, hangs, forgets or refuses; two controllers; a clock that jumps; what probes are told."""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 import urllib.error
 import urllib.request
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
-from control_plane import ControlPlane, wait_for
+import pytest
+from control_plane import CONTROLLER, ControlPlane, wait_for
 from kubelet import Kubelet
 from place import Place, grant
+
+from runonce.controller import passes, reconcile
+from runonce.errors import Unreachable
+from runonce.kube.informer import Informer
+from runonce.kube.transport import Api, error_of
+
+MADE = ("create", "jobs")
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -20,26 +37,200 @@ def get(port: int, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-def test_a_run_goes_on_after_the_api_server_died(own_control_plane: ControlPlane, tmp_path: Path):
-    plane = own_control_plane
-    grant(plane)
+@pytest.fixture
+def own_place(own_control_plane: ControlPlane, tmp_path: Path) -> Iterator[Place]:
+    """On a control plane of the test's own."""
+    grant(own_control_plane)
     (tmp_path / "store").mkdir()
-    with plane.namespace() as namespace:
-        place = Place(plane, namespace, tmp_path / "store", Kubelet(plane.api()))
+    with own_control_plane.namespace() as namespace:
+        made = Place(own_control_plane, namespace, tmp_path / "store", Kubelet(own_control_plane.api()))
         try:
-            place.start()
+            yield made
+        finally:
+            made.stop()
+
+
+def test_a_run_goes_on_after_the_api_server_died(own_place):
+    place, plane = own_place, own_place.plane
+    place.start()
+    place.apply("one", params={"lr": 1})
+    uid = place.job()["metadata"]["uid"]
+    plane.apiserver.kill()
+    plane.start_apiserver()
+    place.apply("two", params={"lr": 2})
+    with place.working():
+        place.until("one", "Succeeded", within_s=120)
+        place.until("two", "Succeeded", within_s=120)
+    assert uid in {job["metadata"]["uid"] for job in place.jobs()}
+    assert (len(place.jobs()), len(place.commits())) == (2, 2)
+
+
+def test_etcd_that_was_restored_from_an_older_copy_is_noticed_and_nothing_is_believed(own_place, caplog):
+    """The copy knows one Experiment with its Job; the other, which has succeeded since, is not in it."""
+    place, plane = own_place, own_place.plane
+    controller = place.start()
+    place.apply("one", params={"lr": 1})
+    job = place.job()
+    wait_for("its word", lambda: place.status("one").get("job"))
+    plane.etcd.kill()
+    folder, copy = plane.folder / "etcd", plane.folder / "copy"
+    shutil.copytree(folder, copy)
+    plane.etcd.start()
+    wait_for("a ready server", lambda: place.api.request("GET", "/readyz").status == 200, within_s=120)
+    place.apply("two", params={"lr": 2})
+    with place.working(lambda pod: 0 if job["metadata"]["name"] not in pod["metadata"]["name"] else None):
+        place.until("two", "Succeeded", within_s=120)
+    for number in range(30):  # so that the copy is far behind
+        place.apply("noise", params={"lr": 2}, annotations={"n": str(number)})
+    for program in (plane.apiserver, plane.etcd):
+        program.kill()
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+    plane.etcd.start()
+    plane.start_apiserver()
+    plane.controller_manager.kill()
+    plane.controller_manager.start()
+    wait_for("the notice", lambda: "the server went back in time" in caplog.text, within_s=120)
+    wait_for("full caches", lambda: get(controller.port, "/readyz")[0] == 200, within_s=120)
+    assert place.api.get(f"{place.experiments}/two") is None
+    since = plane.audit_position()
+    with place.working():
+        place.apply("three", params={"lr": 3})
+        place.apply("two", params={"lr": 2})
+        for name in ("one", "two", "three"):
+            place.until(name, "Succeeded", within_s=120)
+    assert place.status("two")["cached"] is True
+    made = [c for c in plane.calls(CONTROLLER, since=since) if (c["verb"], c["objectRef"]["resource"]) == MADE]
+    assert len(made) == 1  # three's; the Job of one is the one it had
+    assert job["metadata"]["uid"] in {found["metadata"]["uid"] for found in place.jobs()}
+
+
+def test_a_server_that_swallows_everything_for_a_while_is_followed_again(place, monkeypatch):
+    """60 s of silence are 6 here, and all limits a tenth: what is waited for is the same."""
+    monkeypatch.setitem(Informer.__init__.__kwdefaults__, "silence_s", 3.0)
+    monkeypatch.setattr("runonce.kube.transport.TIMEOUT_S", 2.0)
+    monkeypatch.setitem(Api.connect.__func__.__kwdefaults__, "timeout_s", 2.0)
+    place.start()
+    place.apply("before", params={"lr": 1})
+    place.job()
+    place.plane.apiserver.signal(signal.SIGSTOP)
+    try:
+        time.sleep(6)  # the length of the hole, not a wait for something
+    finally:
+        place.plane.apiserver.signal(signal.SIGCONT)
+    place.apply("after", params={"lr": 2})
+    with place.working():
+        place.until("after", "Succeeded", within_s=120)
+        place.until("before", "Succeeded", within_s=120)
+    assert (len(place.jobs()), len(place.commits())) == (2, 2)
+
+
+class Troubled(Api):
+    """Each kind of call is answered so the first time, and as it should be from then on."""
+
+    answer: str = ""
+
+    def _once(self, method: str, path: str) -> None:
+        kind = (method, path.rpartition("/")[2] if method != "GET" else path)
+        if not hasattr(self, "seen"):
+            self.seen: set[tuple[str, str]] = set()
+        if kind in self.seen:
+            return
+        self.seen.add(kind)
+        if self.answer == "closes":
+            raise Unreachable(f"{method} {path}: the answer broke off")
+        raise error_of(int(self.answer), '{"message": "so it is today"}', where=f"{method} {path}")
+
+    def _call(self, method, path, *rest, **named):
+        self._once(method, path)
+        return super()._call(method, path, *rest, **named)
+
+    def lines(self, path, **query):
+        self._once("GET", path + "?watch")
+        return super().lines(path, **query)
+
+
+@pytest.mark.parametrize("answer", ["401", "403", "409", "410", "429", "500", "503", "closes"])
+def test_whatever_is_answered_once_to_each_call_the_run_ends_as_it_should(place, answer):
+    place.client = type("Troubled", (Troubled,), {"answer": answer})
+    since = place.plane.audit_position()
+    place.start()
+    place.apply("troubled", ttlSecondsAfterFinished=3600)
+    with place.working():
+        status = place.until("troubled", "Succeeded", within_s=120)
+    made = [c for c in place.plane.calls(CONTROLLER, since=since) if (c["verb"], c["objectRef"]["resource"]) == MADE]
+    assert [call["responseStatus"]["code"] for call in made] == [201]
+    assert (status["modes"]["train"]["attempt"], len(place.commits())) == (1, 1)
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_clock_that_jumps_ends_nothing(place, monkeypatch, days):
+    place.start()
+    place.apply("jumped", startDeadlineSeconds=600)
+    place.job()
+    jumped = time.time
+    clock = type("Clock", (), {"time": lambda: jumped() + days * 86400, "monotonic": time.monotonic})
+    monkeypatch.setattr(reconcile, "time", clock)
+    place.apply("jumped", startDeadlineSeconds=600, annotations={"look": "again"})
+    with place.working():
+        status = place.until("jumped", "Succeeded")
+    assert status["modes"]["train"]["attempt"] == 1
+
+
+def test_a_start_deadline_is_counted_and_told(place, monkeypatch):
+    monkeypatch.setattr(passes, "POLL_S", 0.5)
+    place.start()
+    place.apply("late", startDeadlineSeconds=60)
+    place.job()
+    ahead = type("Clock", (), {"time": lambda: 1e12, "monotonic": lambda: time.monotonic() + 1e6})
+    monkeypatch.setattr(reconcile, "time", ahead)
+    monkeypatch.setattr(passes, "time", ahead)
+    with place.kubelet.playing(place.namespace, lambda pod: None, every_s=1000):
+        status = place.until("late", "Failed")
+    assert status["modes"]["train"]["reason"] == "StartDeadlineExceeded"
+
+
+@contextlib.contextmanager
+def process(place: Place, user: str, config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A controller as it is started in a pod, as a user of its own so that the audit log tells them apart."""
+    kubeconfig = place.plane.kubeconfig(user, groups=("system:masters",))
+    options = ["--config", str(config), "--kubeconfig", str(kubeconfig), "-n", place.namespace, "--host", "127.0.0.1"]
+    made = subprocess.Popen([sys.executable, "-m", "runonce", "controller", *options, "--port", "0"])
+    try:
+        yield made
+    finally:
+        if made.poll() is None:
+            made.send_signal(signal.SIGCONT)
+            made.kill()
+        made.wait()
+
+
+def test_a_leader_that_was_frozen_writes_nothing_when_it_wakes_and_ends(place, tmp_path):
+    config = tmp_path / "controller.json"
+    config.write_text(place.cluster().model_dump_json(by_alias=True, exclude_none=True))
+    first, second = f"first-{uuid.uuid4().hex[:6]}", f"second-{uuid.uuid4().hex[:6]}"
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{place.namespace}/leases/runonce-controller"
+
+    def holder() -> str:
+        return ((place.api.get(lease) or {}).get("spec") or {}).get("holderIdentity", "")
+
+    with process(place, first, config) as leader:
+        leading = wait_for("a leader", holder)
+        with process(place, second, config):
             place.apply("one", params={"lr": 1})
-            uid = place.job()["metadata"]["uid"]
-            plane.apiserver.kill()
-            plane.start_apiserver()
-            place.apply("two", params={"lr": 2})
+            place.job()
+            leader.send_signal(signal.SIGSTOP)
+            since = place.plane.audit_position()
+            wait_for("another leader", lambda: holder() not in ("", leading))
             with place.working():
                 place.until("one", "Succeeded", within_s=120)
+                place.apply("two", params={"lr": 2})
+                leader.send_signal(signal.SIGCONT)
+                assert leader.wait(60) == 1
                 place.until("two", "Succeeded", within_s=120)
-            assert uid in {job["metadata"]["uid"] for job in place.jobs()}
-            assert (len(place.jobs()), len(place.commits())) == (2, 2)
-        finally:
-            place.stop()
+    woken = place.plane.calls(first, since=since)
+    assert not [c for c in woken if c["verb"] not in ("get", "list", "watch")]
+    assert (len(place.jobs()), len(place.commits())) == (2, 2)
 
 
 def test_of_two_controllers_one_works_and_the_other_takes_over(place):
@@ -55,6 +246,29 @@ def test_of_two_controllers_one_works_and_the_other_takes_over(place):
         place.apply("two", params={"lr": 2})
         place.until("two", "Succeeded")
     assert len(place.jobs()) == 2
+
+
+def test_results_in_s3_are_made_and_hit_as_those_in_a_folder(place, weed):
+    place.store = weed.url(f"t/{uuid.uuid4().hex}")
+    place.start()
+    place.apply("first", retries=1)
+    failed = threading.Event()
+
+    def once(pod):
+        if failed.is_set() and place.status("first")["modes"]["train"]["attempt"] == 2:
+            return 0
+        failed.set()
+        return 3
+
+    with place.working(once):
+        assert place.until("first", "Succeeded")["modes"]["train"]["attempt"] == 2
+    place.apply("second")
+    status = place.until("second", "Succeeded")
+    assert (status["cached"], len(place.commits())) == (True, 1)
+    place.apply("second", overwrite=True)
+    with place.working():
+        wait_for("it anew", lambda: place.status("second").get("cached") is False and place.phase("second"))
+    assert len(place.commits()) == 1
 
 
 def test_probes_and_metrics_tell_how_it_is(place):

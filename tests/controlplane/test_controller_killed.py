@@ -67,6 +67,36 @@ def edited(place: Place, name: str, lr: float) -> bool:
     return spec["params"]["lr"] != lr and place.phase(name) == "Succeeded" and len(own) == 1
 
 
+def shared(place: Place, name: str, lr: float) -> bool:
+    """A second owner joins the Job; then the first one goes."""
+    other, owners = f"{name}-other", [o["name"] for job in place.jobs() for o in job["metadata"]["ownerReferences"]]
+    if name in owners and place.api.get(f"{place.experiments}/{other}") is None:
+        place.apply(other, params={"lr": lr})
+    if {name, other} <= set(owners) and place.get(name)["metadata"].get("labels") is None:
+        place.api.must(
+            "PATCH",
+            f"{place.experiments}/{name}",
+            {"metadata": {"labels": {"shared": "yes"}}},
+            content="application/merge-patch+json",
+        )
+    return all(place.api.get(f"{place.experiments}/{n}") and place.phase(n) == "Succeeded" for n in (name, other))
+
+
+def stands_still(place: Place, name: str) -> bool:
+    jobs = [job for job in place.jobs() if job["metadata"]["labels"].get("runonce.dev/experiment") == name]
+    return all(not job["status"].get("active") and not job["status"].get("terminating") for job in jobs)
+
+
+def paused(place: Place, name: str, lr: float) -> bool:
+    """Suspended as soon as it runs, and resumed when its pods are gone."""
+    spec, status = place.get(name)["spec"], place.status(name)
+    if "suspend" not in spec and status.get("phase") == "Running":
+        place.apply(name, params={"lr": lr}, suspend=True)
+    elif spec.get("suspend") and place.phase(name) == "Suspended" and stands_still(place, name):
+        place.apply(name, params={"lr": lr}, suspend=False)
+    return spec.get("suspend") is False and place.phase(name) == "Succeeded"
+
+
 STORIES = {
     "cold, with a time to live": Story(
         begin=lambda place, name, lr: place.apply(name, params={"lr": lr}, ttlSecondsAfterFinished=3600)
@@ -83,13 +113,33 @@ STORIES = {
         ends=lambda place, name, pod: None if place.get(name)["spec"]["params"]["lr"] % 1 == 0 else 0,
         drive=edited,
     ),
+    "shared by two": Story(
+        begin=lambda place, name, lr: place.apply(name, params={"lr": lr}),
+        ends=lambda place, name, pod: 0 if place.get(name)["metadata"].get("labels") else None,
+        drive=shared,
+    ),
+    "suspended and resumed": Story(
+        begin=lambda place, name, lr: place.apply(name, params={"lr": lr}),
+        ends=lambda place, name, pod: 0 if place.get(name)["spec"].get("suspend") is False else None,
+        drive=paused,
+    ),
+    "train, then test": Story(
+        begin=lambda place, name, lr: place.apply(
+            name, params={"lr": lr}, machineParams={"train": {"nprocesses": 1}, "test": {"nprocesses": 1}}
+        ),
+        attempts=2,
+        commits=2,
+    ),
 }
 # How many moments each story has. A change of it is a change of what the controller writes: look at it.
 MOMENTS = {
     "cold, with a time to live": 10,
     "an attempt that fails": 16,
-    "made once more": 22,
-    "edited while it runs": 14,
+    "made once more": 21,
+    "edited while it runs": 13,
+    "shared by two": 15,
+    "suspended and resumed": 13,
+    "train, then test": 16,
 }
 
 

@@ -182,3 +182,19 @@ def test_a_holder_that_wakes_late_neither_renews_nor_removes_anothers_lease(back
     late.release(KEY)
     assert b'"next"' in backend.get(lease_name(KEY))[0]
     next_.close()
+
+
+def test_a_lease_whose_work_outlives_its_process_stays_for_the_next_of_the_holder(store_url):
+    store = open_store(store_url)
+    one = Leases(store, "north", ttl_s=300, outlives=True)
+    assert one.hold("k" * 64) is None
+    one.close()
+    other = Leases(store, "south", ttl_s=300, outlives=True)
+    assert other.hold("k" * 64) == "north"
+    again = Leases(store, "north", ttl_s=300, outlives=True)
+    assert again.hold("k" * 64) is None
+    again.release("k" * 64)
+    assert other.hold("k" * 64) is None
+    other.release("k" * 64)
+    for leases in (other, again):
+        leases.close()

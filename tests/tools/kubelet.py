@@ -40,7 +40,7 @@ class Kubelet:
         if not pod["spec"].get("nodeName"):
             target = {"apiVersion": "v1", "kind": "Node", "name": self.node}
             bound = self._api.request("POST", f"{_path(pod)}/binding", {"metadata": pod["metadata"], "target": target})
-            assert bound.status in (201, 404, 409), bound  # 404, 409: it is gone, or is being deleted
+            assert bound.status in (201, 403, 404, 409), bound  # it is gone, or is being deleted, or its namespace is
         conditions = [_condition(kind) for kind in ("Initialized", "ContainersReady", "Ready")]
         self._write(
             pod, {"phase": "Running", "podIP": "10.1.0.1", "conditions": conditions}, {"running": {"startedAt": _NOW}}

@@ -18,8 +18,8 @@ from runonce.experiment.spec import parse_experiment
 from runonce.kube.cluster import Cluster, Profile, StoreAccess
 from runonce.kube.rights import LEASE_RULES, RULES, rules
 from runonce.kube.transport import Api
-from runonce.store.backend import shard_name
-from runonce.store.folder import FolderBackend
+from runonce.store.backend import Backend, shard_name
+from runonce.store.url import open_store
 
 GROUP = "/apis/runonce.dev/v1alpha1"
 
@@ -61,19 +61,21 @@ class Place:
     kubelet: Kubelet
     controllers: list[tuple[Controller, threading.Thread]] = field(default_factory=list)
     cluster_changes: dict[str, Any] = field(default_factory=dict)
+    store: str = ""  # another one than the folder: its URL
+    client: type[Api] = Api  # what its controllers call the API server with
 
     @property
     def api(self):
         return self.plane.api()
 
     @property
-    def backend(self) -> FolderBackend:
-        return FolderBackend(self.folder)
+    def backend(self) -> Backend:
+        return open_store(self.store or f"file://{self.folder}")
 
     def cluster(self) -> Cluster:
         given: dict[str, Any] = {
             "namespaces": (self.namespace,),
-            "stores": {"default": StoreAccess(url=f"file://{self.folder}")},
+            "stores": {"default": StoreAccess(url=self.store or f"file://{self.folder}")},
             "profiles": {"big": Profile(gpu_resource="nvidia.com/gpu")},
             "workers": 2,
         }
@@ -82,7 +84,7 @@ class Place:
     def start(self, *, elect: bool = False, **options: Any) -> Controller:
         kubeconfig = str(self.plane.kubeconfig(CONTROLLER))
         made = Controller(
-            Api.connect(kubeconfig=kubeconfig),
+            self.client.connect(kubeconfig=kubeconfig),
             self.cluster(),
             namespace=self.namespace,
             elect=Api.connect(kubeconfig=kubeconfig, timeout_s=3) if elect else None,
@@ -143,6 +145,10 @@ class Place:
         status = found.get("status") or {}
         return status.get("phase") if status.get("observedGeneration") == found["metadata"]["generation"] else None
 
+    def reason(self, name: str, mode: str = "train") -> str:
+        """What its mode waits for, or what became of it."""
+        return str(((self.status(name).get("modes") or {}).get(mode) or {}).get("reason", ""))
+
     def until(self, name: str, phase: str, within_s: float = 60) -> dict[str, Any]:
         wait_for(f"{name} {phase}", lambda: self.phase(name) == phase, within_s=within_s)
         return self.status(name)
@@ -186,7 +192,7 @@ class Place:
             yield
 
 
-def publish(backend: FolderBackend, pod: Pod) -> None:
+def publish(backend: Backend, pod: Pod, **facts: Any) -> None:
     """The shard manifest that a worker leaves, out of what its pod was told."""
     env = {entry["name"]: entry.get("value") for entry in pod["spec"]["containers"][0]["env"]}
     shard = Shard(
@@ -198,6 +204,7 @@ def publish(backend: FolderBackend, pod: Pod) -> None:
         index=index_of(pod),
         files=(),
         metrics={"loss": (1.0, 2)},
+        facts=facts,
     )
     name = shard_name(shard.cache_key, shard.round, shard.total, shard.attempt, shard.index)
     backend.put(name, shard.encode())

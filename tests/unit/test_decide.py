@@ -118,15 +118,15 @@ def test_a_commit_made_from_a_replaced_input_is_replaced():
 
 def test_a_request_to_overwrite_is_no_hit_until_a_commit_carries_its_token():
     seen = Seen(commit=commit(tokens=("old",)), etag="e")
-    decision = decide(wanted(token="t"), seen)
+    decision = decide(wanted(tokens=("t",)), seen)
     assert isinstance(decision, Create)
     assert decision.round == Round(round=FROM + "new", machine="m", replaces="e", tokens=("old", "t"))
-    assert isinstance(decide(wanted(token="t"), Seen(commit=commit(tokens=("old", "t")))), Hit)
+    assert isinstance(decide(wanted(tokens=("t",)), Seen(commit=commit(tokens=("old", "t")))), Hit)
 
 
 def test_a_commit_carries_the_newest_tokens_alone():
     many = tuple(f"t{i}" for i in range(MAX_TOKENS))
-    decision = decide(wanted(token="t"), Seen(commit=commit(tokens=many)))
+    decision = decide(wanted(tokens=("t",)), Seen(commit=commit(tokens=many)))
     assert isinstance(decision, Create)
     assert decision.round.tokens == (*many[1:], "t")
 
@@ -159,7 +159,7 @@ def test_an_unfinished_round_goes_on():
 
 
 def test_an_unfinished_round_does_not_serve_a_request_to_overwrite():
-    decision = decide(wanted(token="t"), Seen(unfinished=FROM + "r", shards=shards()))
+    decision = decide(wanted(tokens=("t",)), Seen(unfinished=FROM + "r", shards=shards()))
     assert isinstance(decision, Create)
     assert decision.round.round == FROM + "new"
 
@@ -219,14 +219,14 @@ def test_shards_made_from_a_replaced_input_are_not_committed():
 
 
 def test_an_ended_job_that_did_not_honour_the_request_is_replaced_in_a_new_round():
-    decision = decide(wanted(token="t"), Seen(job=job(phase="complete"), shards=shards()))
+    decision = decide(wanted(tokens=("t",)), Seen(job=job(phase="complete"), shards=shards()))
     assert isinstance(decision, Replace)
     assert (decision.round.round, decision.round.tokens) == (FROM + "new", ("t",))
 
 
 def test_an_ended_job_that_honours_the_request_is_committed():
     ended = job(phase="complete", round=Round(round=FROM + "r", tokens=("t",)))
-    assert isinstance(decide(wanted(token="t"), Seen(job=ended, shards=shards())), Publish)
+    assert isinstance(decide(wanted(tokens=("t",)), Seen(job=ended, shards=shards())), Publish)
 
 
 def test_a_failed_job_is_judged_before_anything_follows_from_it():
@@ -320,16 +320,16 @@ def test_an_ownerless_job_is_adopted():
 
 
 def test_a_request_while_the_job_runs_is_added_to_those_that_it_honours():
-    decision = decide(wanted(token="t"), Seen(job=job(round=Round(round=FROM + "r", tokens=("old",)))))
+    decision = decide(wanted(tokens=("t",)), Seen(job=job(round=Round(round=FROM + "r", tokens=("old",)))))
     assert decision == Record(Round(round=FROM + "r", tokens=("old", "t")), "u")
-    assert isinstance(decide(wanted(token="t"), Seen(job=job(round=decision.round))), Wait)
+    assert isinstance(decide(wanted(tokens=("t",)), Seen(job=job(round=decision.round))), Wait)
 
 
 def test_a_request_is_honoured_by_whoever_replaced_the_commit_meanwhile():
     ended = job(phase="complete", round=Round(round=FROM + "r", tokens=("t",), replaces="old"))
     seen = Seen(commit=commit(), etag="new", job=ended, shards=shards())
-    assert isinstance(decide(wanted(token="t"), seen), Hit)
-    assert isinstance(decide(wanted(token="t"), replace(seen, etag="old")), Publish)
+    assert isinstance(decide(wanted(tokens=("t",)), seen), Hit)
+    assert isinstance(decide(wanted(tokens=("t",)), replace(seen, etag="old")), Publish)
 
 
 def test_pods_are_judged_while_they_can_be_seen():

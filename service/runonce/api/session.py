@@ -16,7 +16,7 @@ from runonce.api.changes import point_text
 from runonce.api.outcome import STOPPED_MESSAGE, Context, Outcome, Outcomes, hit
 from runonce.api.progress import Progress, Screen
 from runonce.api.target import Located
-from runonce.author.agree import check_class, missing_fields
+from runonce.author.agree import check_class
 from runonce.author.entry import find_class
 from runonce.controller import decide as rules
 from runonce.controller.reconcile import ModeOf, reconcile
@@ -43,7 +43,7 @@ class Session:
         self, located: Located, asked: Sequence[str], context: Context, screen: Screen, *, several: bool = False
     ) -> None:
         self._located, self._asked, self._context = located, asked, context
-        self._missing = _check(located)
+        _check(located)
         self._owner = Owner(uid=uuid.uuid4().hex, name=located.name)
         self._jobs = LocalJobs(context.settings.jobs, workdir=located.workdir)
         self._leases = Leases(context.backend, self._jobs.place())
@@ -85,9 +85,7 @@ class Session:
             return Outcome(cache_key=wanted.cache_key, phase=Phase.SUSPENDED, message=message, exit_code=STOPPED)
         joined = False
         while True:
-            decision = reconcile(
-                wanted, self._jobs, self._context.backend, self._leases, lambda: self._missing, told=self._distrust
-            )
+            decision = reconcile(wanted, self._jobs, self._context.backend, self._leases, told=self._distrust)
             match decision:
                 case rules.Hit(commit, from_cache):
                     try:
@@ -159,7 +157,7 @@ class Session:
             owner=self._owner,
             store=self._context.backend.url,
             inputs=inputs,
-            token=token,
+            tokens=() if token is None else (token,),
             extra_env=self._env(mode),
             quick=self._context.quick,
         )
@@ -214,12 +212,12 @@ def _own_folders() -> Iterator[str]:
             yield os.path.abspath(folder)
 
 
-def _check(located: Located) -> tuple[str, ...]:
-    """What a miss needs to hold before a process is started; returns the fields left to the code's defaults."""
+def _check(located: Located) -> None:
+    """What a miss needs to hold before a process is started."""
     if located.spec.config is None or located.complete:
-        return ()
+        return
     try:
-        return missing_fields(check_class(find_class(located.spec.config), located.spec), located.spec)
+        check_class(find_class(located.spec.config), located.spec)
     except InputError as error:
         faults = (Fault(f"{located.where}: {f.path}" if f.path else located.where, f.what, f.fix) for f in error.faults)
         raise type(error)(*faults, reason=error.reason) from error

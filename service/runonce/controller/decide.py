@@ -38,7 +38,7 @@ class Earlier:
 class Wanted:
     """One mode of one experiment.
 
-    total: processes. token: an overwrite or rerun request that a hit must have honoured, else None.
+    total: processes. tokens: requests to overwrite or to run again that a hit must have honoured.
     inputs: mode to digest of the merged manifest that the result is to be made from; None where one is missing.
     fresh: name for a new round, unique; it begins with `made_from`, as every round of the same inputs does, so that
     nothing made from other inputs is taken over. machine: digest of the machine parameters.
@@ -56,7 +56,7 @@ class Wanted:
     machine: str
     fresh: str
     made_from: str = ""
-    token: str | None = None
+    tokens: Sequence[str] = ()
     inputs: Mapping[str, str] | None = field(default_factory=dict)
     reason: str = ""  # why total is 0
     suspend: bool = False
@@ -222,13 +222,13 @@ def _without_job(wanted: Wanted, seen: Seen) -> Decision:
     if seen.living:
         return Wait(f"processes of an earlier Job still run: {', '.join(seen.living)}", "WaitingForPods")
     fits = earlier is not None and not earlier.given_up and _serves(wanted, earlier.round)
-    if seen.shards is not None and wanted.token is None:
+    if seen.shards is not None and not wanted.tokens:
         return Publish(seen.shards, _round(wanted, seen, seen.shards[0].round))
     if earlier is not None and fits and not earlier.uid:
         return Create(earlier.round)
     if earlier is not None and fits:
         return _after_deletion(wanted, earlier.round)
-    resumed = seen.unfinished if wanted.token is None else None
+    resumed = seen.unfinished if not wanted.tokens else None
     if earlier is not None and earlier.given_up and resumed == earlier.round.round:
         resumed = None
     return Create(_round(wanted, seen, resumed or wanted.fresh))
@@ -256,9 +256,8 @@ def _while_active(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
         if job.round.verdict is None and job.failures:
             return Record(_judged(wanted, job), job.uid)
         return Wait(f"{job.name} is failing", "Failing")
-    if wanted.token is not None and wanted.token not in job.round.tokens:
-        tokens = (*job.round.tokens, wanted.token)[-MAX_TOKENS:]
-        return Record(replace(job.round, tokens=tokens), job.uid)
+    if not _has(job.round.tokens, wanted):
+        return Record(replace(job.round, tokens=_with(job.round.tokens, wanted)), job.uid)
     if _edited(wanted, job) and (job.suspended or not (job.ready or job.succeeded)):
         # Nothing is lost: what was suspended goes on from its checkpoints, and what never ran, an image that cannot be
         # pulled say, would never end, and so there would never be a next attempt.
@@ -281,7 +280,7 @@ def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
     stale = not _serves(wanted, job.round)
     stale = stale or (earlier is not None and earlier.given_up and earlier.round.round == job.round.round)
     if seen.shards is not None and not stale:
-        if wanted.token is not None and seen.commit is not None and seen.etag != job.round.replaces:
+        if wanted.tokens and seen.commit is not None and seen.etag != job.round.replaces:
             return Hit(seen.commit, cached=True)  # replaced by another meanwhile: the request is honoured
         # What stands there is damaged, or made from other inputs, or asked to be made anew.
         return Publish(seen.shards, replace(job.round, replaces=seen.etag))
@@ -311,7 +310,7 @@ def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
 
 def _serves(wanted: Wanted, round_: Round) -> bool:
     """Whether a round is made from the inputs of now, and honours the request."""
-    return round_.round.startswith(wanted.made_from) and (wanted.token is None or wanted.token in round_.tokens)
+    return round_.round.startswith(wanted.made_from) and _has(round_.tokens, wanted)
 
 
 def _follows(later: Round, earlier: Round) -> bool:
@@ -323,7 +322,7 @@ def _next(wanted: Wanted, before: Round) -> Round:
 
 
 def _honours(commit: Commit, wanted: Wanted) -> bool:
-    if wanted.token is not None and wanted.token not in commit.tokens:
+    if not _has(commit.tokens, wanted):
         return False
     # A mode that cannot be run again keeps what it has, whatever became of its input.
     return wanted.inputs is None or wanted.total == 0 or dict(commit.inputs) == dict(wanted.inputs)
@@ -331,8 +330,15 @@ def _honours(commit: Commit, wanted: Wanted) -> bool:
 
 def _round(wanted: Wanted, seen: Seen, name: str) -> Round:
     before = seen.commit.tokens if seen.commit is not None else ()
-    tokens = (*before, wanted.token) if wanted.token is not None and wanted.token not in before else before
-    return Round(round=name, machine=wanted.machine, replaces=seen.etag, tokens=tokens[-MAX_TOKENS:])
+    return Round(round=name, machine=wanted.machine, replaces=seen.etag, tokens=_with(before, wanted))
+
+
+def _has(tokens: Sequence[str], wanted: Wanted) -> bool:
+    return set(wanted.tokens) <= set(tokens)
+
+
+def _with(tokens: Sequence[str], wanted: Wanted) -> tuple[str, ...]:
+    return (*tokens, *(token for token in wanted.tokens if token not in tokens))[-MAX_TOKENS:]
 
 
 def _judged(wanted: Wanted, job: JobState) -> Round:

@@ -166,7 +166,7 @@ class Controller:
             known = self._leases.get((url, namespace))
             if known is None:
                 holder = f"{self._cluster.cluster}/{namespace}"  # within it the API server lets a key run once
-                known = self._leases[url, namespace] = Leases(backend, holder, ttl_s=STORE_LEASE_S)
+                known = self._leases[url, namespace] = Leases(backend, holder, ttl_s=STORE_LEASE_S, outlives=True)
             return known
 
     # --- caches -------------------------------------------------------------------------------------------------
@@ -202,6 +202,7 @@ class Controller:
 
     def _experiment_changed(self, old: ExperimentObject | None, new: ExperimentObject | None) -> None:
         if new is None:
+            self._world.forget(old.uid if old is not None else "")
             return
         if old is not None and old.uid == new.uid and old.spec == new.spec:
             same = old.metadata.generation == new.metadata.generation

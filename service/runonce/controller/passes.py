@@ -47,9 +47,11 @@ log = logging.getLogger(__name__)
 STEPS = 12  # decisions of one mode in one pass, before others have their turn
 PODS_AFTER_S = 5.0  # pods that are not there by then were refused, and those that do not run by then are asked why
 ASK_EVERY_S = 10.0
+ENDING_AFTER_S = 5.0  # a Job that takes longer to go is spoken of
 POLL_S = 30.0  # where nothing that is watched would tell
 COUNTS_EVERY_S = 60.0
-_GO_ON = (rules.Publish, rules.Record, rules.Expire, rules.Leave)
+_GO_ON = (rules.Publish, rules.Record, rules.Expire, rules.Leave, rules.Suspend)
+_DAMAGED = "damaged-"  # begins the request of a Job whose input has to be made anew
 _FINAL = (rules.Hit, rules.Skip, rules.Block, rules.Pause, rules.Fail)
 
 
@@ -76,13 +78,26 @@ class World:
     manifests: dict[str, str] = field(default_factory=dict)
     counted: dict[str, int] = field(default_factory=lambda: {"hits": 0, "misses": 0, "passes": 0})
     lock: threading.Lock = field(default_factory=threading.Lock)
-    absent: dict[str, float] = field(default_factory=dict)  # uid of a Job to when its pods were first missed
-    asked: dict[str, tuple[float, rules.Wait | None]] = field(default_factory=dict)  # and to what was then found
+    since: dict[str, float] = field(default_factory=dict)  # uid of a Job, or its name, to when it was first waited for
+    asked: dict[str, tuple[float, rules.Wait | None]] = field(default_factory=dict)  # uid of a Job to what was found
     shown: dict[str, float] = field(default_factory=dict)  # uid of an Experiment to when its counts were written
 
     def count(self, name: str) -> None:
         with self.lock:
             self.counted[name] += 1
+
+    def waited_s(self, what: str) -> float:
+        """Since this was first asked of it, or since `found`."""
+        now = time.monotonic()
+        return now - self.since.setdefault(what, now)
+
+    def found(self, what: str) -> None:
+        self.since.pop(what, None)
+        self.asked.pop(what, None)
+
+    def forget(self, uid: str) -> None:
+        """An Experiment is gone."""
+        self.shown.pop(uid, None)
 
 
 def look(key: str, world: World) -> Next:
@@ -107,6 +122,7 @@ class _Pass:
         self._version = meta.resource_version
         self._after_s: float | None = None
         self._failed = False
+        self._passing = False  # what is waited for lasts a moment, and is not worth a write
 
     def run(self) -> Next:
         if self._settled():
@@ -179,10 +195,8 @@ class _Pass:
             inputs = {name: made[name] for name in parts.inputs if name in made}
             wanted = self._wanted(spec, mode, parts, key, inputs if len(inputs) == len(parts.inputs) else None)
             view = self._mode(wanted)
-            if _damaged(view) and made:
-                healed = self._heal(spec, keys, view)
-                if healed is not None:
-                    return [*views[: len(views) - 1], healed]
+            if views and _can_heal(view, views[0]):
+                return self._heal(spec, keys, view, wanted, views)
             views.append(view)
             if isinstance(view.decision, rules.Hit):
                 made[mode] = Input(cache_key=key, manifest=view.decision.commit.manifest)
@@ -190,16 +204,28 @@ class _Pass:
                 break
         return views
 
-    def _heal(self, spec: ExperimentSpec, keys: dict[str, tuple[Any, str]], view: View) -> View | None:
-        """A worker found its input damaged: train is made anew, once for each Job that says so."""
+    def _heal(
+        self, spec: ExperimentSpec, keys: dict[str, tuple[Any, str]], view: View, wanted: ModeOf, views: Sequence[View]
+    ) -> list[View]:
+        """A worker found its input damaged: train is made anew, once for the Job that says so, then its own mode."""
         parts, key = keys["train"]
-        token = f"damaged-{view.job.uid}" if view.job is not None else ""
-        wanted = replace(self._wanted(spec, "train", parts, key, {}), token=token)
-        healed = self._mode(wanted)
-        return None if not token or isinstance(healed.decision, rules.Hit) else healed
+        token = f"{_DAMAGED}{view.job.uid}" if view.job is not None else ""
+        train = self._wanted(spec, "train", parts, key, {})
+        healed = self._mode(replace(train, tokens=(*train.tokens, token)))
+        if not isinstance(healed.decision, rules.Hit):
+            return [healed]
+        inputs = {**(wanted.inputs or {}), "train": Input(cache_key=key, manifest=healed.decision.commit.manifest)}
+        again = self._mode(replace(wanted, inputs=inputs, tokens=(*wanted.tokens, token)))
+        return [healed, *views[1:], again]
 
     def _wanted(self, spec: ExperimentSpec, mode: str, parts: Any, key: str, inputs: dict[str, Input] | None) -> ModeOf:
-        token = _token(self._rerun) or (self._owner.uid if spec.overwrite else None)
+        job = self._jobs.get(job_name(spec.config or "command", mode, key))
+        healing = job.round.tokens if job is not None and self._owner in job.owners else ()
+        tokens = (
+            self._owner.uid if spec.overwrite else "",
+            _token(self._rerun),
+            *(token for token in healing if token.startswith(_DAMAGED)),
+        )
         profile = self._world.cluster.profile(spec)
         return ModeOf(
             name=self._name,
@@ -210,10 +236,11 @@ class _Pass:
             owner=self._owner,
             store=self._world.cluster.store(spec).url_for(self._namespace),
             inputs=inputs,
-            token=token,
+            tokens=tuple(filter(None, tokens)),
             local=False,
             earlier=self._earlier(mode, key),
             others_want=self._others_want,
+            watched_s=lambda uid: self._world.waited_s(f"start {uid}"),
             gpu=profile.gpu_resource or DEFAULT_GPU,
         )
 
@@ -237,16 +264,19 @@ class _Pass:
         backend = self._world.store(wanted.store)
         leases = self._world.leases(wanted.store, self._namespace)
         decision: rules.Decision = rules.Wait("more is to be done", "Running")
+        moved = False
         for _ in range(STEPS):
             decision = reconcile(
                 wanted,
                 self._jobs,
                 backend,
                 leases,
-                lambda: (),
                 before=lambda due: self._close(wanted, due),
                 told=lambda error: self._world.events.warn(self._found, error.reason, clip(str(error))),
             )
+            if isinstance(decision, rules.Wait) and decision.cause == "Moved" and not moved:
+                moved = True  # by now the cache has what was in the way
+                continue
             if not isinstance(decision, _GO_ON):
                 break
             if isinstance(decision, rules.Publish):
@@ -259,6 +289,8 @@ class _Pass:
             self._jobs.leave(job.name, self._owner, uid=job.uid)
         if isinstance(decision, _FINAL):
             leases.release(wanted.cache_key)
+        elif mine and isinstance(decision, rules.Wait) and decision.cause == "Running":
+            leases.hold(wanted.cache_key)  # an earlier controller's, which nobody renews any more
         return self._view(wanted, decision, job if mine else None)
 
     def _view(self, wanted: ModeOf, decision: rules.Decision, job: JobState | None) -> View:
@@ -274,10 +306,13 @@ class _Pass:
             store=wanted.store,
             round=mirrored(job.round, self._owner) if job is not None else "",
         )
+        if isinstance(decision, rules.Wait):
+            return self._waiting(view, decision, wanted)
+        uid = job.uid if job is not None else ""
+        for waited in (f"{self._namespace}/{wanted.job_name}", uid, f"start {uid}"):
+            self._world.found(waited)
         if isinstance(decision, rules.Hit):
             self._committed(wanted.cache_key, decision)
-        elif isinstance(decision, rules.Wait):
-            view = self._waiting(view, decision, wanted)
         elif isinstance(decision, rules.Block):
             self._again(POLL_S)
         return view
@@ -294,25 +329,38 @@ class _Pass:
                     self._world.requeue(other.key)
 
     def _waiting(self, view: View, decision: rules.Wait, wanted: ModeOf) -> View:
-        job = view.job
+        job, name = view.job, f"{self._namespace}/{view.job_name}"
+        if decision.cause == "Ending":
+            self._passing = self._world.waited_s(name) < ENDING_AFTER_S
+        else:
+            self._world.found(name)
+        if decision.cause == "Moved":
+            self._passing = True
+        if job is not None and job.phase == "active" and len(job.succeeded) == job.completions:
+            self._passing = self._world.waited_s(job.uid) < ENDING_AFTER_S  # it is complete in a moment
+            self._again(ENDING_AFTER_S)
+            return view
         if job is None or job.phase != "active":
-            self._again(1.0 if decision.cause in ("Ending", "Running") else POLL_S)
+            self._again(1.0 if decision.cause in ("Ending", "Moved", "Running") else POLL_S)
             self._failed = self._failed or decision.cause == "JobRefused"
             return view
         if wanted.spec.start_deadline_seconds is not None and not job.ready:
             self._again(min(POLL_S, wanted.spec.start_deadline_seconds))
-        if job.failing or not (job.missing or job.ready < job.active):
-            self._world.absent.pop(job.uid, None)
-            self._world.asked.pop(job.uid, None)
+        return self._idle(view, job)
+
+    def _idle(self, view: View, job: JobState) -> View:
+        """Why processes that are due do not run; nothing where they do, or are still given time."""
+        if job.failing or job.suspended or not (job.missing or job.ready < job.active):
+            self._world.found(job.uid)
             return view
-        now = time.monotonic()
-        if now - self._world.absent.setdefault(job.uid, now) < PODS_AFTER_S:
+        if self._world.waited_s(job.uid) < PODS_AFTER_S:
             self._again(PODS_AFTER_S)
             return view
         self._again(POLL_S)
+        now = time.monotonic()
         when, found = self._world.asked.get(job.uid, (0.0, None))
-        if not when or now - when >= ASK_EVERY_S:
-            found = self._stuck(job, now - self._world.absent[job.uid])
+        if not when or now - when >= min(ASK_EVERY_S, POLL_S):
+            found = self._stuck(job, self._world.waited_s(job.uid))
             self._world.asked[job.uid] = now, found
         return view if found is None else replace(view, decision=found)
 
@@ -380,6 +428,8 @@ class _Pass:
         status = build_status(subject, views, self._written)
         if to_value(status) == to_value(self._written):
             return
+        if self._passing and self._written.observed_generation == subject.generation:
+            return
         now = time.monotonic()
         if only_counts_differ(status, self._written):
             shown = self._world.shown.get(self._owner.uid)
@@ -416,9 +466,13 @@ def _token(text: str) -> str:
     return text if len(text.encode()) <= 64 else hashlib.sha256(text.encode()).hexdigest()
 
 
-def _damaged(view: View) -> bool:
-    failures = view.decision.failures if isinstance(view.decision, rules.Fail) else ()
-    return any(failure.exit_code == DAMAGED_INPUT for failure in failures)
+def _can_heal(view: View, train: View) -> bool:
+    """Whether its input was found damaged, and was not just made anew for another Job that said so."""
+    if not isinstance(view.decision, rules.Fail) or view.job is None or not isinstance(train.decision, rules.Hit):
+        return False
+    tokens = train.decision.commit.tokens
+    anew = tokens[-1].startswith(_DAMAGED) and tokens[-1] != f"{_DAMAGED}{view.job.uid}" if tokens else False
+    return not anew and any(failure.exit_code == DAMAGED_INPUT for failure in view.decision.failures)
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from runonce.experiment.contract import Contract, Input
 from runonce.experiment.job import Failure, JobPlan, Jobs, JobState, Owner, Round, job_name
 from runonce.experiment.key import KeyParts
 from runonce.experiment.machine import DEFAULT_GPU, JobShape
-from runonce.experiment.manifest import Commit
+from runonce.experiment.manifest import Commit, Shard
 from runonce.experiment.spec import ExperimentSpec
 from runonce.store.backend import Backend
 from runonce.store.commit import DamagedCommit, complete_attempt, newest_round, probe
@@ -42,13 +43,14 @@ class ModeOf:
     owner: Owner
     store: str
     inputs: Mapping[str, Input] | None
-    token: str | None = None
+    tokens: Sequence[str] = ()
     local: bool = True
     gpu: str = DEFAULT_GPU
     extra_env: Mapping[str, str] | None = None
     earlier: Earlier | None = None
     others_want: Callable[[Sequence[Owner]], bool] = lambda owners: False
     quick: int = 0  # as in the contract
+    watched_s: Callable[[str], float] = lambda uid: math.inf  # since this process first saw a Job; clocks may jump
 
     @property
     def job_name(self) -> str:
@@ -78,7 +80,7 @@ class ModeOf:
             machine=machine_digest(self.spec, self.mode),
             fresh=f"{self.made_from}{uuid.uuid4().hex}",
             made_from=self.made_from,
-            token=self.token,
+            tokens=self.tokens,
             inputs=self.manifests,
             reason=shape.reason,
             suspend=self.spec.suspend and not self.local,
@@ -135,28 +137,35 @@ def reconcile(
     jobs: Jobs,
     backend: Backend,
     leases: Leases,
-    missing: Callable[[], tuple[str, ...]],
     *,
     before: Callable[[Decision], None] = lambda decision: None,
     told: Callable[[DamagedCommit], None] = lambda error: None,
 ) -> Decision:
     """Decide and do it; the caller asks again until the decision is Hit, Skip, Block, Pause or Fail.
 
-    missing: the fields that a partial file left to the code's defaults, asked for once the result is there.
     before: told of what is about to be done. told: why a record that is there is no result.
     """
     seen = observe(wanted, jobs, backend, told)
     decision = rules.decide(wanted.wanted(), seen)
     try:
-        if isinstance(decision, rules.Create | rules.Replace) and (holder := leases.hold(wanted.cache_key)):
+        if _begins(decision) and (holder := leases.hold(wanted.cache_key)):
             return rules.Wait(f"its lease in the store is held by {holder}", "OtherCluster")
         before(decision)
-        _do(wanted, decision, seen, jobs, backend, missing)
-    except (JobExists, StillEnding, JobGone) as error:
-        return rules.Wait(str(error))  # the world moved on between the look and the deed; look again
+        _do(wanted, decision, seen, jobs, backend)
+    except StillEnding:
+        return rules.Wait(f"{wanted.job_name} is being deleted", "Ending")
+    except (JobExists, JobGone) as error:
+        return rules.Wait(str(error), "Moved")  # the world moved on between the look and the deed; look again
     except JobRefused as error:
         return rules.Wait(str(error), "JobRefused")
     return decision
+
+
+def _begins(decision: Decision) -> bool:
+    """Whether processes of the key will run that did not run before."""
+    return isinstance(decision, rules.Create | rules.Replace) or (
+        isinstance(decision, rules.Suspend) and not decision.value
+    )
 
 
 def _do(
@@ -165,7 +174,6 @@ def _do(
     seen: Seen,
     jobs: Jobs,
     backend: Backend,
-    missing: Callable[[], tuple[str, ...]],
 ) -> None:
     name = wanted.job_name
     match decision:
@@ -189,7 +197,7 @@ def _do(
                 _record(wanted, backend, uid, round_, _failures(seen))
             jobs.record(name, uid=uid, data=round_)
         case rules.Publish():
-            _publish(wanted, decision, backend, missing())
+            _publish(wanted, decision, backend)
 
 
 def _complete_record(wanted: ModeOf, seen: Seen, backend: Backend) -> None:
@@ -221,7 +229,8 @@ def observe(wanted: ModeOf, jobs: Jobs, backend: Backend, told: Callable[[Damage
     job = jobs.get(wanted.job_name)
     if job is not None and job.phase in ("active", "ending"):
         others_want = wanted.others_want([owner for owner in job.owners if owner != wanted.owner])
-        return Seen(commit=commit, etag=etag, job=job, others_want=others_want, waited_s=_waited_s(job))
+        waited_s = min(_waited_s(job), wanted.watched_s(job.uid))
+        return Seen(commit=commit, etag=etag, job=job, others_want=others_want, waited_s=waited_s)
     if job is not None:
         shards = complete_attempt(backend, wanted.cache_key, job.round.round, attempt=job.uid)
         return Seen(commit=commit, etag=etag, job=job, shards=shards)
@@ -248,7 +257,7 @@ def seen_commit(backend: Backend, cache_key: str, told: Callable[[DamagedCommit]
     return found if found is not None else (None, "")
 
 
-def _publish(wanted: ModeOf, decision: rules.Publish, backend: Backend, missing: tuple[str, ...]) -> None:
+def _publish(wanted: ModeOf, decision: rules.Publish, backend: Backend) -> None:
     write_commit(
         backend,
         decision.shards,
@@ -258,7 +267,16 @@ def _publish(wanted: ModeOf, decision: rules.Publish, backend: Backend, missing:
         inputs=wanted.manifests or {},
         tokens=decision.round.tokens,
         replaces=decision.round.replaces,
-        missing=missing,
+        missing=_left_out(wanted.spec, decision.shards),
         nonce=uuid.uuid4().hex,
         created=int(time.time()),
     )
+
+
+def _left_out(spec: ExperimentSpec, shards: Sequence[Shard]) -> tuple[str, ...]:
+    """The fields that a partial file left to the code's defaults: the worker says which it filled in."""
+    for shard in shards:
+        full = shard.facts.get("resolvedParams")
+        if isinstance(full, Mapping):
+            return tuple(sorted(full.keys() - spec.params.keys()))
+    return ()

@@ -40,6 +40,7 @@ MAX_LOST = 20  # indexes without a pod that are named
 MAX_WARNED = 1000  # Jobs whose warnings are remembered
 
 _CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
+_JOB_NAME = "batch.kubernetes.io/job-name"
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _SIGNALLED = (137, 143)
 
@@ -74,6 +75,8 @@ class KubeJobs:
         if cache_key not in self._suspects:
             return []
         pods = [pod for pod in self._pods(f"{CACHE_KEY}={key_label(cache_key)}") if not pod.ended]
+        if pods and self._is_there(pods[0]):
+            pods = []  # its name is a lock
         if not pods:
             with self._lock:
                 self._suspects.discard(cache_key)
@@ -210,7 +213,7 @@ class KubeJobs:
         """Once, when a controller starts: the keys whose pods have no Job, of which nobody may have told."""
         for pod in self._pods(f"{MANAGED_BY}={OURS}"):
             job_uid = pod.metadata.labels.get(_CONTROLLER_UID, "")
-            name = pod.metadata.labels.get("batch.kubernetes.io/job-name", "")
+            name = pod.metadata.labels.get(_JOB_NAME, "")
             found = self._cache.get(f"{self._namespace}/{name}")
             if not pod.ended and (found is None or found.uid != job_uid):
                 self.suspect(pod.metadata.annotations.get(CACHE_KEY, ""))
@@ -259,6 +262,15 @@ class KubeJobs:
         if found.metadata.labels.get(MANAGED_BY) == OURS:
             self._cache.learn(found)
         return found
+
+    def _is_there(self, pod: PodObject) -> bool:
+        """Whether the pod's Job only went out of sight."""
+        found = self._look(pod.metadata.labels.get(_JOB_NAME, ""))
+        if found is None or found.uid != pod.metadata.labels.get(_CONTROLLER_UID) or found.metadata.deletion_timestamp:
+            return False
+        if found.metadata.labels.get(MANAGED_BY) != OURS:
+            self._mark_ours(found)
+        return True
 
     def _mark_ours(self, job: JobObject) -> None:
         """Someone took our label off it, and with it the cache lost sight of it."""

@@ -62,7 +62,7 @@ class Condition(_Lean):
     status: str
     reason: str = ""
     message: str = ""
-    last_transition_time: str = ""
+    last_transition_time: str | None = None
 
 
 class JobSpec(_Lean):

@@ -35,10 +35,12 @@ class Leases:
     """Leases that this process holds or waits for. holder: names the place whose Jobs this process can see.
 
     A lease of the same holder is taken at once: among those who see the same Jobs these are the lock.
+    outlives: the Jobs go on when this process ends, and the next of this holder takes the leases over. Then no lock of
+    the kernel speaks for them.
     """
 
-    def __init__(self, backend: Backend, holder: str, *, ttl_s: float = TTL_S) -> None:
-        self._backend, self._holder, self._ttl_s = backend, holder, ttl_s
+    def __init__(self, backend: Backend, holder: str, *, ttl_s: float = TTL_S, outlives: bool = False) -> None:
+        self._backend, self._holder, self._ttl_s, self._outlives = backend, holder, ttl_s, outlives
         self._flocks: Flocks | None = None
         self._held: dict[str, _Held] = {}
         self._keeping: threading.Thread | None = None  # one renews them all
@@ -79,7 +81,12 @@ class Leases:
         return self._backend.put(name, self._record(locked), if_match=found[1]), ""
 
     def _take_flock(self, cache_key: str) -> bool:
-        if self._flocks is None and isinstance(self._backend, FolderBackend) and self._backend.is_local:
+        if (
+            not self._outlives
+            and self._flocks is None
+            and isinstance(self._backend, FolderBackend)
+            and self._backend.is_local
+        ):
             self._flocks = Flocks(self._backend.locks())
         try:
             return self._flocks is not None and self._flocks.take(cache_key)
@@ -104,6 +111,8 @@ class Leases:
 
     def close(self) -> None:
         self._closed.set()
+        if self._outlives:
+            return
         for cache_key in list(self._held):
             self.release(cache_key)
 

@@ -1,0 +1,168 @@
+"""What cannot be is told within seconds, with its reason, and heals when the cause goes."""
+
+from __future__ import annotations
+
+import pytest
+from control_plane import wait_for
+from place import condition, publish
+
+from runonce.controller import passes
+from runonce.kube.cluster import Profile
+
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Where nothing tells that a cause is gone, the controller looks every half minute."""
+    monkeypatch.setattr(passes, "POLL_S", 1.0)
+
+
+def core(place) -> str:
+    return f"/api/v1/namespaces/{place.namespace}"
+
+
+def test_what_the_schema_lets_through_is_told_in_a_condition_and_heals(place):
+    place.start()
+    place.apply("odd", profile="huge")
+    wait_for("a refusal", lambda: condition(place.status("odd"), "Accepted"))
+    refused = condition(place.status("odd"), "Accepted")
+    assert (refused["status"], refused["reason"]) == ("False", "UnknownProfile")
+    assert "huge" in refused["message"]
+    assert place.jobs() == []
+    place.apply("odd", profile="big")
+    with place.working():
+        place.until("odd", "Succeeded")
+
+
+def test_a_profile_that_the_administrator_adds_heals_it(place):
+    place.start()
+    place.apply("early", profile="later")
+    wait_for("a refusal", lambda: (condition(place.status("early"), "Accepted") or {}).get("status") == "False")
+    assert condition(place.status("early"), "Stalled")["reason"] == "UnknownProfile"
+    place.stop()
+    place.cluster_changes = {"profiles": {"later": Profile(gpu_resource="nvidia.com/gpu")}}
+    place.start()
+    with place.working():
+        place.until("early", "Succeeded")
+
+
+def test_pods_that_are_refused_show_within_seconds_and_heal(place):
+    place.api.must(
+        "PATCH",
+        f"/api/v1/namespaces/{place.namespace}",
+        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}},
+        content="application/merge-patch+json",
+    )
+    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}
+    place.api.must("POST", f"/api/v1/namespaces/{place.namespace}/resourcequotas", quota)
+    place.start()
+    place.apply("refused")
+    wait_for(
+        "the reason", lambda: place.status("refused").get("modes", {}).get("train", {}).get("reason") == "PodsRefused"
+    )
+    assert "exceeded quota" in place.status("refused")["message"]
+    place.api.must("DELETE", f"/api/v1/namespaces/{place.namespace}/resourcequotas/q")
+    with place.working():
+        place.until("refused", "Succeeded", within_s=120)
+
+
+def test_a_store_that_does_not_answer_is_told_and_healed(place):
+    moved = place.folder.with_name("elsewhere")
+    place.folder.rename(moved)
+    place.folder.write_text("not a folder")
+    place.start()
+    place.apply("lost")
+    wait_for("the trouble", lambda: (condition(place.status("lost"), "Ready") or {}).get("reason") == "StoreError")
+    assert place.jobs() == []
+    place.folder.unlink()
+    moved.rename(place.folder)
+    with place.working():
+        place.until("lost", "Succeeded")
+
+
+def test_pods_that_admission_refuses_show_within_seconds_and_heal(place):
+    place.start()
+    place.apply("refused", serviceAccountName="nobody")
+    wait_for("the reason", lambda: place.reason("refused") == "PodsRefused", within_s=30)
+    assert 'serviceaccount "nobody" not found' in place.status("refused")["message"]
+    assert condition(place.status("refused"), "Reconciling")["reason"] == "PodsRefused"
+    place.api.must("POST", f"{core(place)}/serviceaccounts", {"metadata": {"name": "nobody"}})
+    with place.working():
+        place.until("refused", "Succeeded", within_s=120)
+
+
+def test_a_job_that_the_quota_refuses_shows_at_once_and_heals(place):
+    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
+    place.api.must("POST", f"{core(place)}/resourcequotas", quota)
+    wait_for("the quota", lambda: place.api.get(f"{core(place)}/resourcequotas/q").get("status", {}).get("hard"))
+    place.start()
+    place.apply("refused")
+    wait_for("the reason", lambda: place.reason("refused") == "JobRefused", within_s=30)
+    assert "exceeded quota: q" in place.status("refused")["message"]
+    place.api.must("DELETE", f"{core(place)}/resourcequotas/q")
+    with place.working():
+        place.until("refused", "Succeeded")
+    assert len(place.commits()) == 1
+
+
+def test_what_no_node_could_ever_take_is_told_in_the_schedulers_words_and_heals(place):
+    place.start()
+    place.apply("huge", machineParams={"train": {"nprocesses": 1, "gpuIds": list(range(8))}})
+    pod = place.pods(1)[0]
+    said = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    unfit = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
+    path = f"{core(place)}/pods/{pod['metadata']['name']}/status"
+    place.api.must("PATCH", path, {"status": {"conditions": [unfit]}}, content=STRATEGIC)
+    wait_for("the reason", lambda: place.reason("huge") == "Unschedulable", within_s=30)
+    status = place.status("huge")
+    assert said in status["message"]
+    assert (status["phase"], condition(status, "Ready")["reason"]) == ("Pending", "Unschedulable")
+    with place.working(lambda pod: 0 if place.reason("huge") == "Running" else None):
+        place.until("huge", "Succeeded")
+
+
+def test_a_damaged_input_is_made_anew_and_then_its_reader_once(place):
+    place.start()
+    block = {"nprocesses": 1}
+    jobs: dict[str, int] = {}
+
+    def ends(pod):
+        mode = next(e["value"] for e in pod["spec"]["containers"][0]["env"] if e["name"] == "RUNONCE_MODE")
+        uid = pod["metadata"]["labels"]["batch.kubernetes.io/controller-uid"]
+        if jobs.setdefault(uid, len(jobs)) == 1:
+            return 77  # the first test: it found what train left damaged
+        assert mode == ("test" if jobs[uid] == 3 else "train")
+        return 0
+
+    place.apply("damaged", retries=0, machineParams={"train": block, "test": block})
+    with place.working(ends):
+        place.until("damaged", "Succeeded")
+    assert (len(jobs), len(place.commits())) == (4, 2)
+
+
+def test_a_store_that_loses_what_it_is_given_is_not_healed_for_ever(place):
+    place.start()
+    block = {"nprocesses": 1}
+    jobs: set[str] = set()
+
+    def ends(pod):
+        jobs.add(pod["metadata"]["labels"]["batch.kubernetes.io/controller-uid"])
+        return 77 if "-test-" in pod["metadata"]["name"] else 0
+
+    place.apply("lost", retries=3, machineParams={"train": block, "test": block})
+    with place.working(ends):
+        status = place.until("lost", "Failed")
+    assert status["modes"]["test"]["reason"] == "DamagedInput"
+    assert len(jobs) == 4
+
+
+def test_what_a_partial_file_leaves_to_the_code_is_said_with_the_result(place):
+    place.start()
+    place.apply("partial", params={"lr": 0.5}, codeVersion="source:" + "a" * 64)
+    for pod in place.pods(2):
+        publish(place.backend, pod, resolvedParams={"lr": 0.5, "epochs": 3, "width": 8})
+        place.kubelet.end(pod)
+    status = place.until("partial", "Succeeded")
+    assert "left to the code's defaults: epochs, width" in status["message"]
