@@ -11,71 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pod import SHELL, Pod, shell
 
 from runonce.author.bundle import pack
 from runonce.author.document import read_documents
-from runonce.experiment.canonical import canonical
-from runonce.experiment.contract import ATTEMPT, INDEX, POD_COMMAND, SPEC_FILE, Contract
-from runonce.experiment.manifest import Shard
 from runonce.experiment.spec import parse_experiment
-from runonce.store.backend import shard_name, source_name
-from runonce.store.folder import FolderBackend
-
-KEY = "ab" * 32
-SHELL = """
-apiVersion: runonce.dev/v1alpha1
-kind: Experiment
-metadata: {name: program}
-spec:
-  command: [sh, -c, 'SCRIPT']
-  codeVersion: label:one
-  machineParams:
-    train: {nprocesses: 1, coupled: false}
-"""
-
-
-class Pod:
-    """One pod of a Job, as a process: `store` is what its Job names, `folder` its working directory."""
-
-    def __init__(self, place, tmp_path: Path) -> None:
-        self.place, self.store, self.spec = place, tmp_path / "store", tmp_path / "spec.json"
-        self.scratch = tmp_path / "scratch"
-        self.scratch.mkdir()
-
-    def start(self, experiment: str, **more: str) -> subprocess.Popen[str]:
-        (document,) = read_documents(experiment.encode(), name="experiment.yaml")
-        self.spec.write_bytes(canonical(document.value["spec"]))
-        contract = Contract(mode="train", cache_key=KEY, round="r", total=1, store=str(self.store), name="program")
-        return subprocess.Popen(
-            [Path(self.place.command()[0]).parent / POD_COMMAND[0], *POD_COMMAND[1:]],
-            cwd=self.place.folder,
-            env=self.place.env()
-            | {SPEC_FILE: str(self.spec), ATTEMPT: "uid", INDEX: "0", "TMPDIR": str(self.scratch)}
-            | contract.to_env()
-            | more,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(self, experiment: str, **more: str) -> tuple[int, str]:
-        process = self.start(experiment, **more)
-        out, _ = process.communicate(timeout=120)
-        return process.returncode, out
-
-    def shard(self) -> Shard:
-        found = FolderBackend(self.store).get(shard_name(KEY, "r", 1, "uid", 0))
-        assert found is not None
-        return Shard.decode(found[0], name="shard")
+from runonce.store.backend import source_name
+from runonce.store.url import open_store
 
 
 @pytest.fixture
 def pod(place, tmp_path) -> Pod:
     return Pod(place, tmp_path)
-
-
-def shell(script: str) -> str:
-    return SHELL.replace("SCRIPT", script.replace("'", "''"))
 
 
 def wait_for(path: Path) -> None:
@@ -144,7 +91,7 @@ def sent(pod, monkeypatch):
         with monkeypatch.context() as patch:
             patch.syspath_prepend(str(pod.place.folder))
             digest, data = pack(parsed, pod.place.folder)
-        FolderBackend(pod.store).put(source_name(digest), edit(data), create=True)
+        open_store(pod.store).put(source_name(digest), edit(data), create=True)
         return text
 
     return send
@@ -214,7 +161,7 @@ def test_what_submit_sends_is_what_a_pod_takes(pod):
         "import sys; from runonce.api.cluster import send_code; from runonce.api.target import locate\n"
         "sys.path.insert(0, ''); found = locate('tiny.yaml'); assert send_code(found, sys.argv[1]) == send_code(found, sys.argv[1])"
     )
-    command = [pod.place.command()[0], "-c", program, str(pod.store)]
+    command = [pod.place.command()[0], "-c", program, pod.store]
     subprocess.run(command, cwd=pod.place.folder, env=pod.place.env(), check=True, timeout=120)
     experiment = pod.place.runonce("render", "tiny.yaml").out
     (pod.place.folder / "tiny.py").unlink()

@@ -125,10 +125,13 @@ def _program(name: str) -> str:
 
 
 def _free_ports(number: int) -> list[int]:
-    """Ports that are free now, and free 10000 above, where the server's other protocol listens."""
+    """Ports that are free now, and free 10000 above, where the server's other protocol listens.
+
+    Below those that the system gives to whoever connects (from 32768 on): one of them may be taken at any moment.
+    """
     found: list[int] = []
     while len(found) < number:
-        port = random.randrange(12000, 32000)
+        port = random.randrange(12000, 22700)
         with contextlib.suppress(OSError):
             for one in (port, port + 10000):
                 with socket.socket() as probe:

@@ -25,6 +25,16 @@ TRIES = 100
 
 _ABANDONED_S = 24 * 3600  # an unfinished write older than this has no writer any more
 
+_FULL = ("StoreFull", " Free some space, then run again.")
+_DENIED = ("AccessDenied", " Give whoever runs this the right to write there.")
+_REASONS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EROFS: _DENIED,
+}
+
 
 class FolderBackend:
     """`Backend` over files: an object's name is its path below the root, its ETag the digest of its bytes."""
@@ -261,8 +271,9 @@ class FolderBackend:
         try:
             yield
         except OSError as error:
-            hint = " Free some space, then run again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-            raise StoreError(f"cannot {what} {name} in {self.url}: {error.strerror or error}.{hint}") from error
+            reason, hint = _REASONS.get(error.errno or 0, (None, ""))
+            text = f"cannot {what} {name} in {self.url}: {error.strerror or error}.{hint}"
+            raise StoreError(text, reason=reason) from error
 
 
 def _copy(chunks: Iterable[bytes], target: IO[bytes], sha256: str, source: str) -> None:
