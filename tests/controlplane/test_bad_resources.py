@@ -8,9 +8,12 @@ import pytest
 import resource_cases
 import yaml
 from control_plane import wait_for
+from kubelet import Kubelet
+from place import Place, condition, grant, spec
 
 from runonce.author.document import read_documents
-from runonce.errors import SpecError
+from runonce.controller.status import clip
+from runonce.errors import InputError, SpecError
 from runonce.experiment.canonical import parse
 from runonce.experiment.spec import LAST_APPLIED, parse_experiment
 
@@ -120,8 +123,88 @@ def test_more_than_a_pod_can_be_told_is_the_readers_to_refuse(control_plane, nam
         parse_experiment(stored)
 
 
+# What the schema lets through: in the place of what, what is put, and the reason of the condition.
+BEYOND = [
+    ("codeVersion: label:1", "seed: 1", "CodeVersionMissing"),
+    ("{lr: 0.1}", "{lr: {$int: '07'}}", "SpecError"),
+    ("{lr: 0.1}", "{lr: 9007199254740993}", "SpecError"),
+    ("{lr: 0.1}", "{$lr: 0.1}", "SpecError"),
+    ("{lr: 0.1}", "{lr: 0.1, warmup: null}", "NullLost"),
+    ("params: {lr: 0.1}", "params: {lr: 0.1}\n  hashExclude: [/lr]", "SpecError"),
+    ("params: {lr: 0.1}", "hashAs: {lr: {$odd: 1}}", "SpecError"),
+    ("params: {lr: 0.1}", f"params: {{x: {'a' * 2**16}}}", "SpecError"),
+    ("params: {lr: 0.1}", f"params: {{x: {'[' * 101 + ']' * 101}}}", "SpecError"),
+    ("params: {lr: 0.1}", "profile: none", "UnknownProfile"),
+    ("params: {lr: 0.1}", "store: none", "UnknownStore"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "reason"), BEYOND, ids=[f"{new[:40]} {reason}" for _, new, reason in BEYOND])
+def test_what_gets_past_the_schema_is_refused_in_the_words_of_the_command_line_and_heals(place, old, new, reason):
+    good = GOOD.replace("label:1", "label:1\n  image: example.org/digits:1")
+    assert old in good
+    place.start()
+    stored = apply_and_get(place.plane, place.namespace, good.replace(old, new))
+    wait_for("a refusal", lambda: (condition(place.status("digits"), "Accepted") or {}).get("status") == "False")
+    refused = condition(place.status("digits"), "Accepted")
+    assert refused["reason"] == reason
+    assert refused["message"] == clip(words(stored, place.cluster()))
+    assert (place.phase("digits"), place.jobs()) == ("Failed", [])
+    apply_and_get(place.plane, place.namespace, good)
+    place.job()
+    assert condition(place.status("digits"), "Accepted")["status"] == "True"
+
+
+def words(stored: dict, cluster) -> str:
+    """What the reader of files says, and of a cluster's own things the cluster."""
+    try:
+        parsed = parse_experiment(stored).spec
+        cluster.check(parsed)
+        parsed.keys()
+    except InputError as error:
+        return str(error)
+    raise AssertionError("nothing is wrong with it")
+
+
+def test_an_edit_that_is_refused_lets_go_of_the_job_and_a_revert_goes_on(place):
+    place.start()
+    place.apply("edited")
+    place.until("edited", "Pending")
+    place.job()
+    place.apply("edited", params={"lr": {"$int": "07"}})
+    wait_for("a refusal", lambda: condition(place.status("edited"), "Accepted")["status"] == "False")
+    with place.working(lambda _: None):
+        wait_for("the old Job to go", lambda: not place.jobs())
+    place.apply("edited")
+    with place.working():
+        place.until("edited", "Succeeded")
+
+
+def test_a_field_that_there_is_not_is_dropped_where_kubectl_is_told_to_take_it_and_a_warning_names_it(place):
+    place.start()
+    text = GOOD.replace("label:1", "label:1\n  image: example.org/digits:1\n  sede: 1")
+    done = place.plane.kubectl("apply", "--validate=warn", "-f", "-", stdin=text, namespace=place.namespace)
+    assert (done.returncode, 'unknown field "spec.sede"' in done.stderr) == (0, True), done.stderr
+    assert "sede" not in place.get("digits")["spec"]
+    assert place.job()["metadata"]["annotations"]["runonce.dev/experiment"] == "digits"
+
+
+def test_the_largest_experiment_runs_and_its_job_holds_all_of_it(place):
+    """Nearly 192 KiB of spec, half of it odd characters, go through the annotation of the pods."""
+    env = {f"N{number}": "é\u2028🧪$(X)" * 300 for number in range(35)}
+    place.start()
+    large = spec(params=ODD | {"x": "a" * 50_000}, env=env)
+    body = {"apiVersion": "runonce.dev/v1alpha1", "kind": "Experiment", "metadata": {"name": "large"}, "spec": large}
+    place.api.must("POST", place.experiments, body)
+    told = place.job()["spec"]["template"]["metadata"]["annotations"]["runonce.dev/spec"]
+    assert len(told.encode()) > 180_000
+    assert json.loads(told)["env"] == env
+    with place.working():
+        place.until("large", "Succeeded")
+
+
 def test_what_an_earlier_schema_let_in_is_refused_in_the_same_words_and_its_status_can_still_be_written(
-    own_control_plane,
+    own_control_plane, tmp_path
 ):
     """An administrator who updates the CRD does not look through what is stored."""
     plane = own_control_plane
@@ -144,15 +227,13 @@ def test_what_an_earlier_schema_let_in_is_refused_in_the_same_words_and_its_stat
     api.must("PATCH", path, [strict], content="application/json-patch+json")
     other = body | {"metadata": {"name": "new"}}
     wait_for("the strict schema", lambda: api.request("POST", experiments, other, dryRun="All").status == 422)
-    with pytest.raises(SpecError, match="3 different ids for 2 processes"):
-        parse_experiment(api.get(f"{experiments}/old"))
-    status = {"apiVersion": body["apiVersion"], "kind": "Experiment", "status": {"phase": "Failed"}}
-    answer = api.request(
-        "PATCH",
-        f"{experiments}/old/status",
-        status,
-        content="application/apply-patch+yaml",
-        fieldManager="r",
-        force="true",
-    )
-    assert answer.status == 200, answer.message
+    grant(plane)
+    place = Place(plane, "default", tmp_path, Kubelet(api))
+    place.start()
+    try:
+        wait_for("a refusal", lambda: condition(place.status("old"), "Accepted"))
+        refused = condition(place.status("old"), "Accepted")
+    finally:
+        place.stop()
+    assert (refused["status"], place.jobs()) == ("False", [])
+    assert "spec.machineParams.train.gpuIds: has 3 different ids for 2 processes" in refused["message"]

@@ -332,9 +332,9 @@ def parse_experiment(resource: Mapping[str, Any]) -> Experiment:
         experiment = Experiment.model_validate(resource, by_alias=True, by_name=False)
     except ValidationError as error:
         raise SpecError(*spec_faults(error), *_params_faults(resource)) from None
-    faults = list(_check(experiment.spec)) + _lost_nulls(experiment)
-    if faults:
-        raise SpecError(*faults)
+    faults, lost = list(_check(experiment.spec)), _lost_nulls(experiment)
+    if faults or lost:
+        raise SpecError(*faults, *lost, reason=None if faults else "NullLost")
     return experiment
 
 
