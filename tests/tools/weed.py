@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ READY_S = 60.0
 class Weed:
     """The server and its ports. It can be killed and started again over the same data."""
 
-    def __init__(self, folder: Path, *, identities: tuple[dict[str, Any], ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, identities: Sequence[dict[str, Any]] = (), policies: Sequence[dict[str, Any]] = ()
+    ) -> None:
         self._folder = folder
         (folder / "data").mkdir(parents=True)
         everything = {
@@ -37,7 +39,7 @@ class Weed:
             "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
-        (folder / "keys.json").write_text(json.dumps({"identities": [everything, *identities]}))
+        (folder / "keys.json").write_text(json.dumps({"identities": [everything, *identities], "policies": policies}))
         self._ports = dict(zip(("s3", "master", "volume", "filer", "admin"), _free_ports(5), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -294,16 +294,22 @@ class S3Backend:
         ]
 
     def _head(self, name: str) -> dict[str, Any] | None:
+        at = self._at(name)
         try:
-            return dict(self._client.head_object(**self._at(name)))
+            return dict(self._client.head_object(**at))
         except ClientError as error:
             if status_of(error) != 404:
                 raise
         # An answer to HEAD has no body, so it cannot say whether the object or the bucket is missing.
-        bucket = self._bucket(name)
-        if bucket not in self._buckets_seen:
-            self._client.head_bucket(Bucket=bucket)
-            self._buckets_seen.add(bucket)
+        if at["Bucket"] not in self._buckets_seen:
+            try:
+                self._client.get_object(**at)["Body"].close()
+            except ClientError as error:
+                if code_of(error) != "NoSuchKey":
+                    raise
+            else:
+                return self._head(name)  # it came meanwhile
+            self._buckets_seen.add(at["Bucket"])
         return None
 
     def _has_versions(self, bucket: str) -> bool:
