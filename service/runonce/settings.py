@@ -12,13 +12,15 @@ from pathlib import Path
 class Settings:
     """home: where everything of this user lies. store: URL of the default store.
 
-    signing_key_file: keys of commit records. require_signed: a result that none of them has signed is none.
+    signing_key_file: keys of commit records. require_signed: a result that none of them has signed is none. transfers:
+    how many requests to a store are under way at a time.
     """
 
     home: Path
     store: str
     signing_key_file: Path | None = None
     require_signed: bool = False
+    transfers: str = ""
 
     @property
     def jobs(self) -> Path:
@@ -43,7 +45,8 @@ class Settings:
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """RUNONCE_HOME: else the user's data directory. RUNONCE_STORE: else a folder in it.
 
-        RUNONCE_SIGNING_KEY_FILE; RUNONCE_REQUIRE_SIGNED: anything but 0, false, no.
+        RUNONCE_SIGNING_KEY_FILE; RUNONCE_REQUIRE_SIGNED: anything but 0, false, no. RUNONCE_TRANSFERS: 1 to
+        32, 8 unless set.
         """
         given = env.get("RUNONCE_HOME")
         if given:
@@ -57,5 +60,6 @@ class Settings:
             home=home,
             store=env.get("RUNONCE_STORE") or str(home / "store"),
             signing_key_file=Path(keys).expanduser() if keys else None,
+            transfers=env.get("RUNONCE_TRANSFERS", ""),
             require_signed=env.get("RUNONCE_REQUIRE_SIGNED", "").lower() not in ("", "0", "false", "no"),
         )

@@ -201,9 +201,7 @@ WORK: dict[str, tuple[Callable[[Case], None], Callable[[Case], None], set[str | 
 def one_after_another(monkeypatch):
     """With several threads the k-th write would not be the same one each time; SIGKILL loses nothing that was written."""
     monkeypatch.setattr("os.fsync", lambda _: None)
-    monkeypatch.setattr("runonce.store.publish.THREADS", 1)
-    monkeypatch.setattr("runonce.store.restore.THREADS", 1)
-    monkeypatch.setattr("runonce.store.collect.THREADS", 1)
+    monkeypatch.setattr(FolderBackend, "threads", 1)
 
 
 @pytest.mark.parametrize("name", WORK)

@@ -54,7 +54,7 @@ def as_(server, monkeypatch):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AWS_ACCESS_KEY_ID", f"{name}key")
             patch.setenv("AWS_SECRET_ACCESS_KEY", "secretsecret")
-            patch.setattr("runonce.store.s3._session", lambda profile: _session())
+            patch.setattr("runonce.store.s3_client._session", lambda profile: _session())
             return S3Backend(parse_location(server.url(prefix)))
 
     return opened

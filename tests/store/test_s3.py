@@ -91,7 +91,7 @@ def test_a_missing_bucket_is_an_error_of_every_call(weed, tmp_path, number):
 @pytest.mark.parametrize("number", range(7))
 def test_wrong_credentials_are_an_error_of_every_call_and_never_shown(weed, tmp_path, number, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrongsecret")
-    monkeypatch.setattr("runonce.store.s3._session", _session_of_now)
+    monkeypatch.setattr("runonce.store.s3_client._session", _session_of_now)
     backend = open_store(weed.url("x"))
     with pytest.raises(StoreError) as caught:
         calls(backend, tmp_path)[number]()
@@ -112,7 +112,7 @@ def test_no_credentials_are_named(weed, monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr("runonce.store.s3._session", _session_of_now)
+    monkeypatch.setattr("runonce.store.s3_client._session", _session_of_now)
     with pytest.raises(StoreError, match="credentials are missing") as caught:
         open_store(weed.url("x")).get("c/aa/x")
     assert caught.value.reason == "BadCredentials"
@@ -121,7 +121,7 @@ def test_no_credentials_are_named(weed, monkeypatch, tmp_path):
 
 
 def test_a_server_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setattr("runonce.store.s3.TRIES", 1)
+    monkeypatch.setattr("runonce.store.s3_client.TRIES", 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         backend = open_store(f"s3://one/x?endpoint=http://127.0.0.1:{free.getsockname()[1]}")

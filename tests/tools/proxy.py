@@ -1,9 +1,10 @@
-"""A relay on loopback before a server: it cuts connections, or changes bytes on their way."""
+"""A relay on loopback before a server: it cuts connections, changes bytes on their way, answers in its place, or speaks TLS."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 
@@ -13,8 +14,8 @@ Change = Callable[[bytes, int], bytes | None]  # bytes and how many went before 
 class Proxy:
     """`answers` and `requests` are what happens to the bytes of each direction; they may be set at any time."""
 
-    def __init__(self, port: int) -> None:
-        self._to = port
+    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+        self._to, self._tls = port, tls
         self.requests: Change = lambda data, _: data
         self.answers: Change = lambda data, _: data
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -24,10 +25,32 @@ class Proxy:
     def close(self) -> None:
         self._listener.close()
 
+    def refuse(self, status: int, code: str, *, times: int | None = None, headers: str = "") -> list[int]:
+        """Answer in the place of the server, as S3 says no; the first `times` requests, or all. The list counts them."""
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+        head = f"HTTP/1.1 {status} No\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n{headers}"
+        answer, refused = head.encode() + b"Connection: close\r\n\r\n" + body, []
+
+        def answers(data: bytes, _: int) -> bytes | None:
+            if times is not None and len(refused) >= times:
+                return data
+            if not data.startswith(b"HTTP/1.1"):
+                return b""
+            refused.append(status)
+            return answer
+
+        self.answers = answers
+        return refused
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
+                if self._tls is not None:
+                    try:
+                        near = self._tls.wrap_socket(near, server_side=True)
+                    except OSError:
+                        continue  # a client that does not trust it
                 far = socket.create_connection(("127.0.0.1", self._to))
                 for args in ((near, far, True), (far, near, False)):
                     threading.Thread(target=self._relay, args=args, daemon=True).start()

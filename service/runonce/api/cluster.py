@@ -19,7 +19,7 @@ from runonce.kube.transport import Api
 from runonce.settings import Settings
 from runonce.store.backend import Backend
 from runonce.store.commit import probe
-from runonce.store.url import open_store
+from runonce.store.url import open_yours
 
 MANAGER = "runonce-submit"  # of what a user gave; the controller's own is another
 ENDED = ("Succeeded", "Failed", "Blocked")
@@ -104,7 +104,7 @@ def send_code(found: Sequence[Located], store: str) -> list[str]:
     from runonce.store.backend import source_name
 
     packed = dict(pack(completed(located), located.workdir) for located in found)
-    backend = open_store(store)
+    backend = open_yours(Settings.from_env(), store)
     for digest, data in packed.items():
         backend.put(source_name(digest), with_nonce(data))
     return sorted(packed)
@@ -226,7 +226,7 @@ def commit_of(name: str, mode: str, one: ModeStatus | None, store: str = "") -> 
     if not one.artifacts:
         why = f": {one.message}" if one.message else "."
         raise InputError.of("", f"{name} has no result of {mode}, which is {one.phase}{why}")
-    backend = open_store(store or one.artifacts.rpartition("#")[0])
+    backend = open_yours(Settings.from_env(), store or one.artifacts.rpartition("#")[0])
     found = probe(backend, one.cache_key)
     if found is None:
         what = f"{backend.url} has no result under {one.cache_key[:12]} any more."

@@ -19,7 +19,7 @@ from runonce.api.target import Located
 from runonce.author.agree import check_class
 from runonce.author.entry import find_class
 from runonce.controller import decide as rules
-from runonce.controller.reconcile import ModeOf, reconcile
+from runonce.controller.reconcile import DAMAGED, ModeOf, reconcile
 from runonce.errors import Damaged, Fault, InputError
 from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, STOPPED, Input
 from runonce.experiment.job import Failure, Owner
@@ -134,7 +134,7 @@ class Session:
         if mode in self._anew:
             raise Damaged(f"{why} It was just made anew; the store loses what it is given.")
         self._progress.say(f"the result of {mode} is damaged and is made anew: {why}")
-        self._anew[mode] = uuid.uuid4().hex
+        self._anew[mode] = f"{DAMAGED}{uuid.uuid4().hex}"
         return self._mode_of(mode)
 
     def _mode_of(self, mode: str) -> ModeOf:

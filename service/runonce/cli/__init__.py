@@ -23,7 +23,7 @@ _COMMANDS = {
     "ls": "keep",
     "logs": "logs",
     "pull": "keep",
-    "export": "keep",
+    "export": "export",
     "verify": "care",
     "rm": "keep",
     "gc": "care",

@@ -117,7 +117,8 @@ def explain(
     from runonce.api.cluster import find_one, list_all, status_of, store_url
     from runonce.cli.explain import earlier, keyed, tell_differences
     from runonce.experiment.spec import parse_experiment
-    from runonce.store.url import open_store
+    from runonce.settings import Settings
+    from runonce.store.url import open_yours
 
     found = find_one(api, where, name)
     ones = keyed(name, parse_experiment(found.document()).spec)
@@ -134,7 +135,9 @@ def explain(
     for mode in hits:
         click.echo(f"{mode}: {name} is a hit", err=True)
     misses = {mode: one for mode, one in ones.items() if mode not in hits}
-    tell_differences(misses, earlier(misses, open_store(url)), output, "no earlier result to compare with")
+    tell_differences(
+        misses, earlier(misses, open_yours(Settings.from_env(), url)), output, "no earlier result to compare with"
+    )
 
 
 def _was_hit(one: ModeStatus | None) -> bool:

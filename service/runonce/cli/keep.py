@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
-import zipfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -24,8 +20,6 @@ from runonce.experiment.manifest import Commit
 from runonce.store.backend import Backend, listed
 from runonce.store.commit import DamagedCommit, probe
 from runonce.store.restore import restore
-
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 
 @click.command()
@@ -42,7 +36,7 @@ def ls(names: Sequence[str], modes: Sequence[str], store: str | None, output: st
         found = [commit for commit in _all(backend) if not modes or commit.mode in modes]
     found.sort(key=lambda commit: (-commit.created, commit.name, commit.mode))
     if output == "json":
-        click.echo(json.dumps([_json(commit) for commit in found], indent=2))
+        click.echo(json.dumps([commit_json(commit) for commit in found], indent=2))
     elif found:
         click.echo(table(("NAME", "MODE", "KEY", "MADE", "FILES", "SIZE", "METRICS"), [_row(one) for one in found]))
     else:
@@ -71,7 +65,7 @@ def _row(commit: Commit) -> tuple[str, ...]:
     return commit.name, commit.mode, key, made, str(commit.files), size_text(commit.size), metrics
 
 
-def _json(commit: Commit) -> dict[str, Any]:
+def commit_json(commit: Commit) -> dict[str, Any]:
     return {
         "name": commit.name,
         "mode": commit.mode,
@@ -85,7 +79,7 @@ def _json(commit: Commit) -> dict[str, Any]:
     }
 
 
-# --- pull, export -------------------------------------------------------------------------------------------
+# --- pull ---------------------------------------------------------------------------------------------------
 
 
 @click.command()
@@ -112,10 +106,9 @@ def write_files(found: Sequence[tuple[Backend, Commit]], result: str, folder: Pa
     pulled = []
     for backend, made in found:
         target = folder or Path(f"{made.name}-{made.mode}-{made.cache_key[:12]}")
-        _check_empty(target)
+        check_empty(target)
         with Waiting() as tell:
-            tell("restoring files", made.files)
-            _restore(backend, made, target)
+            fetch(backend, made, target, tell)
         pulled.append({"name": made.name, "mode": made.mode, "cacheKey": made.cache_key, "folder": str(target)})
         if output == "text":
             click.echo(f"{target}  {made.files} files, {size_text(made.size)}")
@@ -123,74 +116,20 @@ def write_files(found: Sequence[tuple[Backend, Commit]], result: str, folder: Pa
         click.echo(json.dumps(pulled, indent=2))
 
 
-def _check_empty(target: Path) -> None:
+def check_empty(target: Path) -> None:
+    """Raises InputError."""
     if target.exists() and any(target.iterdir()):
         raise InputError.of("FOLDER", f"{target} has files in it, which would be mixed up.", "Name a new folder.")
 
 
-def _restore(backend: Backend, commit: Commit, target: Path) -> None:
+def fetch(backend: Backend, commit: Commit, target: Path, tell: Waiting) -> None:
+    """Raises Damaged, and InputError where they cannot be written."""
     try:
-        restore(backend, Result(backend, commit).manifest, target)
+        restore(backend, Result(backend, commit).manifest, target, moved=tell.moving("reading files", commit.size))
     except Damaged as error:
         raise Damaged(f"{error} `runonce verify {commit.cache_key[:12]}` makes it a miss; then run again.") from error
     except OSError as error:
         raise InputError.of("FOLDER", f"{target} cannot be written: {error.strerror}.", "Name another.") from error
-
-
-@click.command()
-@click.argument("result", metavar="RESULT", shell_complete=complete_results)
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@mode_option
-@store_option
-def export(result: str, file: Path, modes: Sequence[str], store: str | None) -> None:
-    """Write a result into one archive, for those who have no store: FILE is .tar, .tar.gz, .tgz or .zip.
-
-    Beside the files it holds runonce.json: the parts of the key, parameters, metrics, versions.
-    """
-    if not file.name.endswith(ARCHIVES):
-        raise InputError.of("FILE", f"{file.name} is no kind of archive.", f"Let it end in {', '.join(ARCHIVES)}.")
-    if file.exists():
-        raise InputError.of("FILE", f"{file} is there already.", "Name another, or remove it.")
-    backend = open_given(store)
-    found = newest(choose(backend, [result], modes))
-    if len(found) > 1:
-        names = ", ".join(one.mode for one in found)
-        raise InputError.of("RESULT", f"{result} has the modes {names}.", "Name one with --mode.")
-    made = found[0]
-    with TemporaryDirectory(prefix=".runonce-", dir=file.absolute().parent) as scratch, Waiting() as tell:
-        tell("restoring files", made.files)
-        _restore(backend, made, Path(scratch) / "files")
-        # Under its name only when it is whole.
-        unfinished = Path(scratch) / file.name
-        _pack(unfinished, Path(scratch) / "files", f"{made.name}-{made.mode}", _provenance(Result(backend, made)))
-        unfinished.rename(file)
-    click.echo(f"{file}  {made.files} files, {size_text(made.size)}")
-
-
-def _pack(archive: Path, files: Path, top: str, provenance: bytes) -> None:
-    names = sorted(path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file())
-    if archive.name.endswith(".zip"):
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as pack:
-            pack.writestr(f"{top}/runonce.json", provenance)
-            for name in names:
-                pack.write(files / name, f"{top}/files/{name}")
-        return
-    with tarfile.open(archive, "w" if archive.name.endswith(".tar") else "w:gz") as tar:
-        info = tarfile.TarInfo(f"{top}/runonce.json")
-        info.size = len(provenance)
-        tar.addfile(info, io.BytesIO(provenance))
-        for name in names:
-            tar.add(files / name, f"{top}/files/{name}")
-
-
-def _provenance(result: Result) -> bytes:
-    value = {
-        **_json(result.commit),
-        "parts": dict(result.parts),
-        "params": dict(result.params),
-        "facts": [dict(facts) for facts in result.facts],
-    }
-    return json.dumps(value, indent=2, ensure_ascii=False).encode()
 
 
 # --- rm -----------------------------------------------------------------------------------------------------

@@ -6,15 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from runonce.store.moved import size_text
 
-def size_text(size: int) -> str:
-    """`512 B`, `1.2 MB`: decimal units."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
+__all__ = ["size_text", "table", "value_text"]
 
 
 def value_text(value: Any, limit: int = 60) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from runonce.controller import decide as rules
 from runonce.controller.decide import Earlier
-from runonce.controller.reconcile import ModeOf, machine_digest, reconcile
+from runonce.controller.reconcile import DAMAGED, ModeOf, machine_digest, reconcile
 from runonce.controller.status import (
     Subject,
     View,
@@ -51,7 +51,6 @@ ENDING_AFTER_S = 5.0  # a Job that takes longer to go is spoken of
 POLL_S = 30.0  # where nothing that is watched would tell
 COUNTS_EVERY_S = 60.0
 _GO_ON = (rules.Publish, rules.Record, rules.Expire, rules.Leave, rules.Suspend)
-_DAMAGED = "damaged-"  # begins the request of a Job whose input has to be made anew
 _FINAL = (rules.Hit, rules.Skip, rules.Block, rules.Pause, rules.Fail)
 
 
@@ -209,7 +208,7 @@ class _Pass:
     ) -> list[View]:
         """A worker found its input damaged: train is made anew, once for the Job that says so, then its own mode."""
         parts, key = keys["train"]
-        token = f"{_DAMAGED}{view.job.uid}" if view.job is not None else ""
+        token = f"{DAMAGED}{view.job.uid}" if view.job is not None else ""
         train = self._wanted(spec, "train", parts, key, {})
         healed = self._mode(replace(train, tokens=(*train.tokens, token)))
         if not isinstance(healed.decision, rules.Hit):
@@ -224,7 +223,7 @@ class _Pass:
         tokens = (
             self._owner.uid if spec.overwrite else "",
             _token(self._rerun),
-            *(token for token in healing if token.startswith(_DAMAGED)),
+            *(token for token in healing if token.startswith(DAMAGED)),
         )
         profile = self._world.cluster.profile(spec)
         return ModeOf(
@@ -471,7 +470,7 @@ def _can_heal(view: View, train: View) -> bool:
     if not isinstance(view.decision, rules.Fail) or view.job is None or not isinstance(train.decision, rules.Hit):
         return False
     tokens = train.decision.commit.tokens
-    anew = tokens[-1].startswith(_DAMAGED) and tokens[-1] != f"{_DAMAGED}{view.job.uid}" if tokens else False
+    anew = tokens[-1].startswith(DAMAGED) and tokens[-1] != f"{DAMAGED}{view.job.uid}" if tokens else False
     return not anew and any(failure.exit_code == DAMAGED_INPUT for failure in view.decision.failures)
 
 

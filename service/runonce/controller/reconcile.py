@@ -14,7 +14,7 @@ from runonce.controller.decide import Decision, Earlier, Seen, Wanted
 from runonce.errors import JobExists, JobGone, JobRefused, StillEnding
 from runonce.experiment.blame import HUNG
 from runonce.experiment.canonical import canonical, digest
-from runonce.experiment.contract import Contract, Input
+from runonce.experiment.contract import HEALING, Contract, Input
 from runonce.experiment.job import Failure, JobPlan, Jobs, JobState, Owner, Round, job_name
 from runonce.experiment.key import KeyParts
 from runonce.experiment.machine import DEFAULT_GPU, JobShape
@@ -25,6 +25,8 @@ from runonce.store.commit import DamagedCommit, complete_attempt, newest_round, 
 from runonce.store.commit import commit as write_commit
 from runonce.store.failures import record_failure
 from runonce.store.lease import Leases
+
+DAMAGED = "damaged-"  # a token that begins so asks for a result anew whose bytes in the store are damaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,10 @@ class ModeOf:
         """What the names of this mode's rounds begin with: they hold nothing that was made from other inputs."""
         return f"{digest(self.manifests or {})[:12]}-"
 
+    @property
+    def heals(self) -> bool:
+        return any(token.startswith(DAMAGED) for token in self.tokens)
+
     def shape(self) -> JobShape:
         return self.spec.shape(self.mode, local=self.local, gpu=self.gpu)
 
@@ -78,7 +84,7 @@ class ModeOf:
             coupled=shape.coupled,
             retries=self.spec.retries,
             machine=machine_digest(self.spec, self.mode),
-            fresh=f"{self.made_from}{uuid.uuid4().hex}",
+            fresh=f"{self.made_from}{uuid.uuid4().hex}{HEALING if self.heals else ''}",
             made_from=self.made_from,
             tokens=self.tokens,
             inputs=self.manifests,

@@ -30,11 +30,15 @@ POD_SPEC_FILE = f"{POD_SPEC_FOLDER}/{POD_SPEC_NAME}"
 POD_SCRATCH = "/tmp"  # noqa: S108 - of the pod's own
 POD_COMMAND = ("runonce", "worker")
 
+# So ends the name of a round that was begun because stored bytes were found damaged: all are put again.
+HEALING = "-anew"
+
 # What a mode's machineParams.env may set of ours: it changes no result.
 PEER_TIMEOUT = "RUNONCE_PEER_TIMEOUT_S"  # a coupled process that has not answered for so long is lost
 CHECKPOINT_SECONDS = "RUNONCE_CHECKPOINT_S"  # seconds between checkpoints of the engine
 STALL_SECONDS = "RUNONCE_STALL_S"  # a loop that has not gone on for so long is ended; 0, the default: never
-TUNABLE = (PEER_TIMEOUT, CHECKPOINT_SECONDS, STALL_SECONDS)
+TRANSFERS = "RUNONCE_TRANSFERS"  # requests to the store at a time
+TUNABLE = (PEER_TIMEOUT, CHECKPOINT_SECONDS, STALL_SECONDS, TRANSFERS)
 
 # For commands.
 PARAMS = "RUNONCE_PARAMS"

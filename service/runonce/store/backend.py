@@ -17,6 +17,8 @@ from runonce.store.spans import Span
 GRACE_S = 48 * 3600.0  # longer than any publish or restore: what is younger is never collected
 RENEW_S = GRACE_S / 2  # who relies on stored bytes older than this puts them again
 
+THREADS, MAX_THREADS = 8, 32
+
 FORMAT = 1
 MARKER = "runonce-store.json"  # says which format the store has
 
@@ -48,6 +50,8 @@ class Backend(Protocol):
     url: str
     blob_size: int | None  # what is larger is cut and what is small is packed; None where files stay whole
     keyring: Keyring  # of those who commit
+    threads: int  # requests at a time; each holds some MiB
+    renew_all: bool  # bytes that are there are put again whatever their age, since some of them were found damaged
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         """A small object whole, with its ETag; None only if the store is there and the object is not."""
@@ -85,6 +89,9 @@ class Backend(Protocol):
 
     def list(self, prefix: str) -> Iterator[Stat]:
         """All objects whose names begin with `prefix`, in the order of their names."""
+
+    def superseded(self, prefix: str) -> Iterator[Stat]:
+        """Versions of objects that have a newer one by now, so that nobody reads them; none where they are not kept."""
 
     def delete(self, name: str, *, if_match: str | None = None, version: str | None = None) -> None:
         """Remove it; nothing happens when it is gone.

@@ -27,7 +27,6 @@ from runonce.store.remove import is_checkpoint, remove
 from runonce.store.results import clear_unfinished
 
 DAY_S = 24 * 3600.0
-THREADS = 8
 BATCH = 1000
 
 _DIGEST = re.compile(rb'"(?:source:)?([0-9a-f]{64})"')
@@ -96,6 +95,7 @@ def collect(
         ):
             collection.drop_old(prefix, kind, limit)
         collection.sweep()
+        collection.drop_superseded()
         return collection.found
 
 
@@ -232,7 +232,7 @@ class _Collection:
 
     def sweep(self) -> None:
         """Candidates that nothing marked go."""
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(self._backend.threads) as pool:
             for batch in _batches(self._all("SELECT name, size, version FROM candidates")):
                 if self._delete:
                     list(pool.map(lambda row: self._backend.delete(row[0], version=row[2]), batch))
@@ -242,6 +242,13 @@ class _Collection:
         if self._delete and isinstance(self._backend, FolderBackend):
             clear_unfinished(self._backend, older_than_s=DAY_S)
             self._backend.remove_empty_folders()
+
+    def drop_superseded(self) -> None:
+        """What was put again later: no version but the newest is ever read."""
+        for prefix in ("b/", "m/"):
+            for entry in self._backend.superseded(prefix):
+                if self._older(entry, self._limits.grace):
+                    self._drop("superseded", entry)
 
     def _need(self, manifest: str, *, needed: bool) -> None:
         self._db.execute(

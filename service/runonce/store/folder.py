@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from runonce.errors import Damaged, PreconditionFailed, StoreError
-from runonce.store.backend import MARKER, RENEW_S, Stat, check_name, is_name
+from runonce.store.backend import MARKER, RENEW_S, THREADS, Stat, check_name, is_name
 from runonce.store.filesystem import is_local
 from runonce.store.locks import exclusive
 from runonce.store.marker import Marker
@@ -41,6 +41,8 @@ class FolderBackend:
 
     blob_size: int | None = None  # people open these files
     keyring: Keyring = NO_KEYS
+    threads: int = THREADS
+    renew_all: bool = False
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -133,6 +135,9 @@ class FolderBackend:
 
     def keeps_versions(self) -> bool:
         return True
+
+    def superseded(self, prefix: str) -> Iterator[Stat]:
+        return iter(())
 
     def list(self, prefix: str) -> Iterator[Stat]:
         with self._errors("list", prefix):

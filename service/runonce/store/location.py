@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from runonce.errors import Fault, InputError
 
+CONTENT = ("b/", "m/")  # named by the digest of what they hold
+
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OPTIONS = ("endpoint", "region", "profile", "blobs", "addressing", "conditions")
@@ -37,6 +39,12 @@ class S3Location:
     profile: str | None = None
     addressing: str | None = None
     conditions: str | None = None
+
+    def place(self, name: str) -> tuple[str, str]:
+        """Bucket and key of an object, or of a prefix of names."""
+        if name.startswith(CONTENT):
+            return self.blobs_bucket, self.blobs_prefix + name
+        return self.bucket, self.prefix + name
 
 
 def parse_location(url: str) -> S3Location:

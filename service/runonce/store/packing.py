@@ -12,13 +12,14 @@ from pathlib import Path
 from runonce.errors import Damaged
 from runonce.experiment.manifest import File, Part
 from runonce.store.backend import Backend, blob_name
+from runonce.store.moved import Tell, nobody
 from runonce.store.regions import Region, cut, pack
 from runonce.store.spans import Span, digest_of
 
-THREADS = 8
 
-
-def store_cut(backend: Backend, output: Path, paths: Sequence[str], blob_size: int) -> tuple[File, ...]:
+def store_cut(
+    backend: Backend, output: Path, paths: Sequence[str], blob_size: int, *, moved: Tell = nobody
+) -> tuple[File, ...]:
     """Store the files in blobs of at most `blob_size`; returns them in order, with where their bytes lie.
 
     Raises Damaged for a file that somebody still writes.
@@ -30,8 +31,8 @@ def store_cut(backend: Backend, output: Path, paths: Sequence[str], blob_size: i
         with source.open("rb") as file:
             regions += cut(file, before[number][0], number=number, blob_size=blob_size)
     blobs = pack(regions, blob_size=blob_size)
-    with ThreadPoolExecutor(THREADS) as pool:
-        sender = _Sender(backend, sources)
+    with ThreadPoolExecutor(backend.threads) as pool:
+        sender = _Sender(backend, sources, moved)
         sent = [pool.submit(sender.send, blob) for blob in blobs]
         # A file that is one blob has that blob's digest; of all others the whole is read once more.
         alone = {blob[0].file for blob in blobs if len(blob) == 1 and blob[0].size == before[blob[0].file][0]}
@@ -51,18 +52,19 @@ def store_cut(backend: Backend, output: Path, paths: Sequence[str], blob_size: i
 class _Sender:
     """Hashes a blob and sends it, unless another thread has the same bytes in hand already."""
 
-    def __init__(self, backend: Backend, sources: Sequence[Path]) -> None:
-        self._backend, self._sources = backend, sources
+    def __init__(self, backend: Backend, sources: Sequence[Path], moved: Tell) -> None:
+        self._backend, self._sources, self._moved = backend, sources, moved
         self._lock, self._begun = threading.Lock(), set[str]()
 
     def send(self, blob: Sequence[Region]) -> str:
         spans = [Span(self._sources[region.file], region.offset, region.size) for region in blob]
         digest = digest_of(spans)
         with self._lock:
-            if digest in self._begun:
-                return digest
+            begun = digest in self._begun
             self._begun.add(digest)
-        self._backend.put_spans(blob_name(digest), spans, sha256=digest)
+        if not begun:
+            self._backend.put_spans(blob_name(digest), spans, sha256=digest)
+        self._moved(sum(span.size for span in spans))
         return digest
 
 

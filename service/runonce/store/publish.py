@@ -13,23 +13,22 @@ from pathlib import Path
 from runonce.errors import Fault, InputError, PreconditionFailed
 from runonce.experiment.manifest import File, Shard, path_fault
 from runonce.store.backend import Backend, blob_name, shard_name, shard_prefix
+from runonce.store.moved import Tell, nobody
 from runonce.store.packing import store_cut
 from runonce.store.restore import read_shard
 
-THREADS = 8
 
-
-def publish_shard(backend: Backend, output: Path, shard: Shard) -> Shard:
+def publish_shard(backend: Backend, output: Path, shard: Shard, *, moved: Tell = nobody) -> Shard:
     """Store every file below `output` and then the shard manifest; returns it with its files.
 
     The first success of an index wins. Raises InputError naming every file that cannot be an artifact.
     """
-    complete = replace(shard, files=store_files(backend, output))
+    complete = replace(shard, files=store_files(backend, output, moved=moved))
     _create(backend, complete)
     return complete
 
 
-def store_files(backend: Backend, output: Path) -> tuple[File, ...]:
+def store_files(backend: Backend, output: Path, *, moved: Tell = nobody) -> tuple[File, ...]:
     """Store every file below `output`, in the order of their names. Raises InputError naming each that cannot be."""
     paths = sorted(_files(output))
     faults = [Fault(path, what, "Write it under another name.") for path in paths if (what := path_fault(path))]
@@ -37,10 +36,10 @@ def store_files(backend: Backend, output: Path) -> tuple[File, ...]:
     if faults:
         raise InputError(*(Fault(f.path, f"cannot be an artifact: {f.what}.", f.fix) for f in faults))
     if backend.blob_size is not None:
-        return store_cut(backend, output, paths, backend.blob_size)
+        return store_cut(backend, output, paths, backend.blob_size, moved=moved)
     # Hashing and waiting for the disk both leave the interpreter to the others.
-    with ThreadPoolExecutor(THREADS) as pool:
-        return tuple(pool.map(lambda path: _store(backend, output, path), paths))
+    with ThreadPoolExecutor(backend.threads) as pool:
+        return tuple(pool.map(lambda path: _store(backend, output, path, moved), paths))
 
 
 def store_file(backend: Backend, path: Path, *, name: str | None = None) -> File:
@@ -77,12 +76,13 @@ def _create(backend: Backend, shard: Shard) -> None:
             backend.put(name, shard.encode())
 
 
-def _store(backend: Backend, output: Path, path: str) -> File:
+def _store(backend: Backend, output: Path, path: str, moved: Tell = nobody) -> File:
     source = output / path
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = os.fstat(file.fileno()).st_size
     backend.put_file(blob_name(digest), source, sha256=digest)
+    moved(size)
     return File(path=path, size=size, sha256=digest)
 
 

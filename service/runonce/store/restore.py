@@ -16,8 +16,7 @@ from pathlib import Path
 from runonce.errors import Damaged
 from runonce.experiment.manifest import File, Manifest, Part, Shard, path_fault
 from runonce.store.backend import Backend, blob_name, manifest_name
-
-THREADS = 8
+from runonce.store.moved import Tell, nobody
 
 _SHARD_FOLDER = re.compile(r"shard-\d+/")
 
@@ -45,14 +44,14 @@ def read_shard(backend: Backend, name: str) -> Shard | None:
         return None
 
 
-def restore(backend: Backend, manifest: Manifest, folder: Path) -> None:
+def restore(backend: Backend, manifest: Manifest, folder: Path, *, moved: Tell = nobody) -> None:
     """Write all files of the result below `folder`. Raises Damaged at the first one that is lost or wrong."""
     for file in manifest.files:
         check_path(file.path)
-    restore_files(backend, manifest.files, folder)
+    restore_files(backend, manifest.files, folder, moved=moved)
 
 
-def restore_files(backend: Backend, files: Sequence[File], folder: Path) -> None:
+def restore_files(backend: Backend, files: Sequence[File], folder: Path, *, moved: Tell = nobody) -> None:
     """Write these files below `folder`, each there only when it is whole. Raises Damaged.
 
     A blob is read once, whatever it holds of how many files, and verified by the digest that is its name.
@@ -70,8 +69,8 @@ def restore_files(backend: Backend, files: Sequence[File], folder: Path) -> None
         if position != file.size:
             raise Damaged(f"the parts of {file.path} have {position} bytes, and it {file.size}.")
     try:
-        with ThreadPoolExecutor(THREADS) as pool:
-            for future in [pool.submit(_fetch, backend, blob, pieces) for blob, pieces in wanted.items()]:
+        with ThreadPoolExecutor(backend.threads) as pool:
+            for future in [pool.submit(_fetch, backend, blob, pieces, moved) for blob, pieces in wanted.items()]:
                 try:
                     future.result()
                 except BaseException:
@@ -134,18 +133,18 @@ def _parts(file: File) -> tuple[Part, ...]:
     return file.parts or (Part(blob=file.sha256, offset=0, size=file.size),)
 
 
-def _fetch(backend: Backend, blob: str, pieces: Sequence[_Piece]) -> None:
+def _fetch(backend: Backend, blob: str, pieces: Sequence[_Piece], moved: Tell) -> None:
     """A blob that came with the wrong digest is read once more: it may be the way that garbled it."""
     ordered = sorted(pieces, key=lambda piece: piece.offset)
     try:
-        _scatter(backend, blob, ordered)
+        _scatter(backend, blob, ordered, moved)
     except Damaged:
-        _scatter(backend, blob, ordered)
+        _scatter(backend, blob, ordered, nobody)
     for piece in ordered:
         piece.target.done()
 
 
-def _scatter(backend: Backend, blob: str, ordered: Sequence[_Piece]) -> None:
+def _scatter(backend: Backend, blob: str, ordered: Sequence[_Piece], moved: Tell) -> None:
     """Write each piece to its place; only those that reach into the next chunk stay open."""
     waiting = list(reversed(ordered))
     reaching: list[tuple[_Piece, int]] = []
@@ -159,6 +158,7 @@ def _scatter(backend: Backend, blob: str, ordered: Sequence[_Piece]) -> None:
                 reaching.append((piece, descriptor))
                 start, stop = max(piece.offset, position), min(piece.end, end)
                 os.pwrite(descriptor, chunk[start - position : stop - position], piece.position + start - piece.offset)
+                moved(stop - start)
                 if piece.end <= end:
                     os.close(reaching.pop()[1])
             position = end

@@ -8,41 +8,31 @@ from __future__ import annotations
 import base64
 import contextlib
 import email.utils
-import functools
 import hashlib
 import json
-import random
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
+from botocore.exceptions import ClientError
 
-from runonce import __version__
 from runonce.errors import Damaged, NewerFormat, PreconditionFailed, StoreError
-from runonce.store.backend import FORMAT, MARKER, RENEW_S, Stat, check_name
+from runonce.store.backend import FORMAT, MARKER, RENEW_S, THREADS, Stat, check_name
 from runonce.store.check import check_store
-from runonce.store.location import S3Location
-from runonce.store.s3_errors import BAD_DIGEST, CONFLICT, code_of, refusal, status_of, was_retried
+from runonce.store.location import CONTENT, S3Location
+from runonce.store.s3_client import TRIES, connect, wait
+from runonce.store.s3_errors import BAD_DIGEST, CONFLICT, code_of, named_errors, status_of, was_retried
+from runonce.store.s3_read import SIZE, content_size, get_whole, stream
 from runonce.store.signing import NO_KEYS, Keyring
-from runonce.store.spans import CHUNK, Span, SpanReader, digest_of, write_whole
+from runonce.store.spans import Span, SpanReader, digest_of, write_whole
 
 if TYPE_CHECKING:
-    from types_boto3_s3 import S3Client
+    pass
 
-TRIES = 6
-CONNECT_S, READ_S = 10, 60
-CONNECTIONS = 32
 BLOB_SIZE = 64 << 20
 
 _UNCONTESTED = ("w/", "s/")  # an attempt's own, and what a check of the store writes
-_CONTENT = ("b/", "m/")  # named by the digest of what they hold
-_SIZE = "content-size"  # metadata of an object that has more bytes than its content
-_TRAILER = 16
 
 
 class S3Backend:
@@ -53,37 +43,20 @@ class S3Backend:
 
     blob_size: int | None = BLOB_SIZE
     keyring: Keyring = NO_KEYS
+    threads: int = THREADS
+    renew_all: bool = False
 
     def __init__(self, location: S3Location) -> None:
         self.url = location.url
         self._location = location
         with self._errors("open", "the store"):
-            self._client = _client(location)
+            self._client = connect(location)
         self._buckets_seen: set[str] = set()
         self._trusted = False
 
     def get(self, name: str) -> tuple[bytes, str] | None:
-        at = self._at(name)
         with self._errors("read", name):
-            for attempt in range(TRIES):
-                try:
-                    answer = self._client.get_object(**at, ChecksumMode="ENABLED")
-                    data = answer["Body"].read()
-                except ClientError as error:
-                    if code_of(error) == "NoSuchKey":
-                        return None
-                    raise
-                except FlexibleChecksumError as error:
-                    if attempt + 1 == TRIES:
-                        what = "does not have the checksum that it was stored with"
-                        raise Damaged(f"{name} in {self.url} {what}.", etag=answer["ETag"]) from error
-                except BotoCoreError:  # cut within the body: no client tries that again by itself
-                    if attempt + 1 == TRIES:
-                        raise
-                else:
-                    return data, answer["ETag"]
-                _wait(attempt)
-        raise AssertionError("unreachable")
+            return get_whole(self._client, self._at(name), f"{name} in {self.url}")
 
     def put(self, name: str, data: bytes, *, create: bool = False, if_match: str | None = None) -> str:
         at = self._at(name)
@@ -104,7 +77,7 @@ class S3Backend:
                         return self._conditional(name, data, create, error, tried=bool(attempt))
                     if code_of(error) not in (*CONFLICT, *BAD_DIGEST) or attempt + 1 == TRIES:
                         raise
-                _wait(attempt)
+                wait(attempt)
                 attempt += 1
 
     def _require_conditions(self) -> None:
@@ -166,21 +139,28 @@ class S3Backend:
         self.put_spans(name, [Span(path, 0, path.stat().st_size)], sha256=sha256)
 
     def put_spans(self, name: str, spans: Sequence[Span], *, sha256: str) -> None:
-        at = self._at(name)
-        size = sum(span.size for span in spans)
+        size, tail = sum(span.size for span in spans), b""
         checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+        metadata: dict[str, str] = {}
         with self._errors("write", name):
             found = self._head(name)
-            if found is not None and _content_size(found) == size and _age(found) < RENEW_S:
+            if found is not None and content_size(found) == size and _age(found) < RENEW_S and not self.renew_all:
                 return
             if found is not None and "VersionId" not in found:
-                self._renew(at, spans, sha256)
-                return
+                # Without versions the ETag alone tells a renewed object from an old one, so its bytes have to differ.
+                tail, metadata = uuid.uuid4().bytes, {SIZE: str(size)}
+                if digest_of(spans) != sha256:
+                    raise _changed(spans, sha256)
+                checksum = base64.b64encode(bytes.fromhex(digest_of(spans, tail))).decode()
             for attempt in range(TRIES):
-                with SpanReader(spans) as body:
+                with SpanReader(spans, tail) as body:
                     try:
                         self._client.put_object(
-                            **at, Body=cast(IO[bytes], body), ContentLength=size, ChecksumSHA256=checksum
+                            **self._at(name),
+                            Body=cast(IO[bytes], body),
+                            ContentLength=body.size,
+                            ChecksumSHA256=checksum,
+                            Metadata=metadata,
                         )
                         return
                     except ClientError as error:
@@ -188,16 +168,7 @@ class S3Backend:
                             raise
                         if digest_of(spans) != sha256:
                             raise _changed(spans, sha256) from error
-                _wait(attempt)
-
-    def _renew(self, at: dict[str, Any], spans: Sequence[Span], sha256: str) -> None:
-        """Without versions the ETag alone tells a renewed object from an old one, so its bytes have to differ."""
-        data = b"".join(_read(spans))
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise _changed(spans, sha256)
-        data += uuid.uuid4().bytes
-        metadata = {_SIZE: str(len(data) - _TRAILER)}
-        self._client.put_object(**at, Body=data, ChecksumSHA256=_checksum(data), Metadata=metadata)
+                wait(attempt)
 
     def get_file(self, name: str, path: Path, *, sha256: str) -> None:
         with self._errors("read", name):
@@ -206,38 +177,11 @@ class S3Backend:
     def read(self, name: str, *, sha256: str) -> Iterator[bytes]:
         digest = hashlib.sha256()
         with self._errors("read", name):
-            for chunk in self._stream(name):
+            for chunk in stream(self._client, self._at(name), name, self.url):
                 digest.update(chunk)
                 yield chunk
         if digest.hexdigest() != sha256:
             raise Damaged(f"{name} in {self.url} has the digest {digest.hexdigest()}, not {sha256}.")
-
-    def _stream(self, name: str) -> Iterator[bytes]:
-        """The content from start to end; where a connection is cut, the next goes on from there."""
-        position, failures, left = 0, 0, 1
-        given: dict[str, Any] = {}
-        while left > 0:
-            try:
-                answer = self._client.get_object(**self._at(name), **given)
-            except ClientError as error:
-                if code_of(error) == "NoSuchKey":
-                    raise Damaged(f"{name} is lost from {self.url}.") from error
-                raise
-            if not given:
-                left = _content_size(answer)
-            with contextlib.closing(answer["Body"]) as body:
-                try:
-                    while left > 0 and (chunk := body.read(min(CHUNK, left))):
-                        position, left, failures = position + len(chunk), left - len(chunk), 0
-                        yield chunk
-                    if left > 0:
-                        raise Damaged(f"{name} in {self.url} is {left} bytes too short.")
-                except BotoCoreError:
-                    failures += 1
-                    if failures == TRIES:
-                        raise
-                    _wait(failures)
-                    given = {"Range": f"bytes={position}-"}
 
     def stat(self, name: str) -> Stat | None:
         with self._errors("read", name):
@@ -245,22 +189,39 @@ class S3Backend:
         if found is None:
             return None
         version = found.get("VersionId") or found["ETag"]
-        return Stat(name, _content_size(found), found["LastModified"].timestamp(), version)
+        return Stat(name, content_size(found), found["LastModified"].timestamp(), version)
 
     def list(self, prefix: str) -> Iterator[Stat]:
         """In the order of names, whatever the order of the service; so all of them are held at once."""
-        bucket, start = self._bucket(prefix), len(self._key(prefix)) - len(prefix)
+        bucket, key = self._location.place(prefix)
         with self._errors("list", prefix):
-            if prefix.startswith(_CONTENT) and self._has_versions(bucket):
-                found = self._list_versions(bucket, prefix)
+            if prefix.startswith(CONTENT) and self._has_versions(bucket):
+                found = [self._listed(prefix, entry) for entry in self._versions(prefix) if entry["IsLatest"]]
             else:
-                pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=self._key(prefix))
-                found = [
-                    Stat(entry["Key"][start:], entry["Size"], entry["LastModified"].timestamp(), entry["ETag"])
-                    for page in pages
-                    for entry in page.get("Contents", ())
-                ]
+                pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+                found = [self._listed(prefix, entry) for page in pages for entry in page.get("Contents", ())]
         yield from sorted(found, key=lambda entry: entry.name)
+
+    def superseded(self, prefix: str) -> Iterator[Stat]:
+        with self._errors("list", prefix):
+            if not self._has_versions(self._location.place(prefix)[0]):
+                return
+            entries = list(self._versions(prefix))
+        # What someone has deleted without its version can still be brought back, and is left alone.
+        live = {entry["Key"] for entry in entries if entry["IsLatest"]}
+        for entry in entries:
+            if entry["Key"] in live and not entry["IsLatest"]:
+                yield self._listed(prefix, entry)
+
+    def _versions(self, prefix: str) -> Iterator[Any]:
+        bucket, key = self._location.place(prefix)
+        for page in self._client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key):
+            yield from page.get("Versions", ())
+
+    def _listed(self, prefix: str, entry: Any) -> Stat:
+        start = len(self._location.place(prefix)[1]) - len(prefix)
+        version = entry.get("VersionId") or entry["ETag"]
+        return Stat(entry["Key"][start:], entry["Size"], entry["LastModified"].timestamp(), version)
 
     def delete(self, name: str, *, if_match: str | None = None, version: str | None = None) -> None:
         condition: dict[str, Any] = {}
@@ -282,16 +243,6 @@ class S3Backend:
                     raise
                 if if_match is not None and self._head(name) is not None:
                     raise PreconditionFailed(f"{name} is another one by now.") from error
-
-    def _list_versions(self, bucket: str, prefix: str) -> Sequence[Stat]:
-        start = len(self._key(prefix)) - len(prefix)
-        pages = self._client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=self._key(prefix))
-        return [
-            Stat(entry["Key"][start:], entry["Size"], entry["LastModified"].timestamp(), entry["VersionId"])
-            for page in pages
-            for entry in page.get("Versions", ())
-            if entry["IsLatest"]
-        ]
 
     def _head(self, name: str) -> dict[str, Any] | None:
         at = self._at(name)
@@ -315,50 +266,13 @@ class S3Backend:
     def _has_versions(self, bucket: str) -> bool:
         return self._client.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled"
 
-    def _bucket(self, name: str) -> str:
-        return self._location.blobs_bucket if name.startswith(_CONTENT) else self._location.bucket
-
-    def _key(self, name: str) -> str:
-        return (self._location.blobs_prefix if name.startswith(_CONTENT) else self._location.prefix) + name
-
     def _at(self, name: str) -> dict[str, Any]:
         check_name(name)
-        return {"Bucket": self._bucket(name), "Key": self._key(name)}
+        bucket, key = self._location.place(name)
+        return {"Bucket": bucket, "Key": key}
 
-    @contextlib.contextmanager
-    def _errors(self, what: str, name: str) -> Iterator[None]:
-        try:
-            yield
-        except (ClientError, BotoCoreError) as error:
-            raise refusal(error, f"{what} {name}", self.url) from error
-        except OSError as error:
-            raise StoreError(f"cannot {what} {name} in {self.url}: {error.strerror or error}.") from error
-
-
-@functools.cache
-def _session(profile: str | None) -> boto3.session.Session:
-    """One for all stores of a process: to read the models of the service takes longer than most requests."""
-    return boto3.session.Session(profile_name=profile)
-
-
-def _client(location: S3Location) -> S3Client:
-    session = _session(location.profile)
-    style = location.addressing or ("path" if location.endpoint else "auto")
-    options: Any = {"payload_signing_enabled": False, "addressing_style": style}
-    config = Config(
-        s3=options,
-        retries={"mode": "standard", "total_max_attempts": TRIES},
-        max_pool_connections=CONNECTIONS,
-        connect_timeout=CONNECT_S,
-        read_timeout=READ_S,
-        tcp_keepalive=True,
-        # Every request brings the SHA-256 that is known anyway, and every answer is verified by it.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        user_agent_extra=f"runonce/{__version__}",
-    )
-    region = location.region or session.region_name or ("us-east-1" if location.endpoint else None)
-    return session.client("s3", endpoint_url=location.endpoint, region_name=region, config=config)
+    def _errors(self, what: str, name: str) -> contextlib.AbstractContextManager[None]:
+        return named_errors(what, name, self.url)
 
 
 def _check_format(data: bytes, where: str) -> None:
@@ -368,10 +282,6 @@ def _check_format(data: bytes, where: str) -> None:
         raise Damaged(f"{where} is damaged: {error!r}.") from error
     if format_ != FORMAT:
         raise NewerFormat(f"{where} is a store of format {format_}; this release knows up to {FORMAT}.")
-
-
-def _content_size(answer: Any) -> int:
-    return int(answer.get("Metadata", {}).get(_SIZE, answer["ContentLength"]))
 
 
 def _age(answer: Any) -> float:
@@ -384,16 +294,6 @@ def _checksum(data: bytes) -> str:
     return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
-def _read(spans: Sequence[Span]) -> Iterator[bytes]:
-    with SpanReader(spans) as reader:
-        while chunk := reader.read():
-            yield chunk
-
-
 def _changed(spans: Sequence[Span], sha256: str) -> Damaged:
     names = ", ".join(sorted({str(span.path) for span in spans})[:3])
     return Damaged(f"{names} has the digest {digest_of(spans)}, not {sha256}: it was changed while it was stored.")
-
-
-def _wait(attempt: int) -> None:
-    time.sleep(random.uniform(0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311 - spreads those who try at once

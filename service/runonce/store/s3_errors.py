@@ -5,6 +5,8 @@ Texts of the server are not repeated: some of them quote keys and signatures.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +44,9 @@ _UNREACHABLE = _Refusal(
     "StoreUnreachable", "no connection can be made or kept", "Look at the endpoint, the network and the store."
 )
 _BUSY = _Refusal("StoreBusy", "it asks to slow down", "Wait, or run fewer at a time; then run again.")
+_CONFLICT = _Refusal(
+    "StoreConflict", "others write it at the same moment, again and again", "Run again; see who else writes there."
+)
 _FAILED = _Refusal("StoreFailed", "it failed inside", "Look at the store's own log: a full disk shows so too.")
 _FULL = _Refusal("StoreFull", "it has no room left", "Free some space (`runonce gc`), then run again.")
 _TLS = _Refusal(
@@ -64,6 +69,7 @@ _CODES = {
     "RequestTimeout": _TIMEOUT,
     **dict.fromkeys(("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"), _BUSY),
     **dict.fromkeys(("ServiceUnavailable", "TooManyRequests", "503", "429"), _BUSY),
+    **dict.fromkeys(CONFLICT, _CONFLICT),
     **dict.fromkeys(("InternalError", "500", "502", "504"), _FAILED),
     **dict.fromkeys(("InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "507"), _FULL),
     **dict.fromkeys(
@@ -89,6 +95,17 @@ _KINDS: tuple[tuple[tuple[type[Exception], ...], _Refusal], ...] = (
     ((aws.ConnectionError, aws.HTTPClientError), _UNREACHABLE),
     ((aws.NoRegionError,), _REGION),
 )
+
+
+@contextlib.contextmanager
+def named_errors(what: str, name: str, where: str) -> Iterator[None]:
+    """Whatever boto3 raises becomes a StoreError; arguments as of `refusal`."""
+    try:
+        yield
+    except (aws.ClientError, aws.BotoCoreError) as error:
+        raise refusal(error, f"{what} {name}", where) from error
+    except OSError as error:
+        raise StoreError(f"cannot {what} {name} in {where}: {error.strerror or error}.") from error
 
 
 def refusal(error: Exception, what: str, where: str) -> StoreError:

@@ -23,11 +23,14 @@ class Span:
 
 
 class SpanReader:
-    """The bytes of spans as a file that can be read again from its start, as a request that is tried again needs it."""
+    """The bytes of spans, and of `tail` behind them, as one file.
 
-    def __init__(self, spans: Sequence[Span]) -> None:
-        self._spans = spans
-        self.size = sum(span.size for span in spans)
+    It can be read again from its start, as a request that is tried again needs it.
+    """
+
+    def __init__(self, spans: Sequence[Span], tail: bytes = b"") -> None:
+        self._spans, self._tail = spans, tail
+        self.size = sum(span.size for span in spans) + len(tail)
         self._file: IO[bytes] | None = None
         self._next = self._left = self._position = 0
 
@@ -35,7 +38,9 @@ class SpanReader:
         """At most CHUNK bytes, whatever is asked for: HTTP clients ask for 16 KiB, and that costs time."""
         while self._left == 0:
             if self._next == len(self._spans):
-                return b""
+                last = self._tail if self._position < self.size else b""
+                self._position += len(last)
+                return last
             self._enter(self._spans[self._next])
         assert self._file is not None
         data = self._file.read(min(CHUNK, self._left))
@@ -77,10 +82,10 @@ class SpanReader:
         self._next, self._left = self._next + 1, span.size
 
 
-def digest_of(spans: Sequence[Span]) -> str:
+def digest_of(spans: Sequence[Span], tail: bytes = b"") -> str:
     """SHA-256 of the bytes as they are now."""
     digest = hashlib.sha256()
-    with SpanReader(spans) as reader:
+    with SpanReader(spans, tail) as reader:
         while chunk := reader.read():
             digest.update(chunk)
     return digest.hexdigest()

@@ -25,6 +25,7 @@ class Patient:
     def __init__(self, inner: Backend, *, patience_s: float = PATIENCE_S) -> None:
         self._inner, self._patience_s = inner, patience_s
         self.url, self.blob_size, self.keyring = inner.url, inner.blob_size, inner.keyring
+        self.threads, self.renew_all = inner.threads, inner.renew_all
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         return self._call(lambda: self._inner.get(name))
@@ -71,6 +72,9 @@ class Patient:
 
     def list(self, prefix: str) -> Iterator[Stat]:
         yield from self._call(lambda: list(self._inner.list(prefix)))
+
+    def superseded(self, prefix: str) -> Iterator[Stat]:
+        yield from self._call(lambda: list(self._inner.superseded(prefix)))
 
     def delete(self, name: str, *, if_match: str | None = None, version: str | None = None) -> None:
         self._call(lambda: self._inner.delete(name, if_match=if_match, version=version))

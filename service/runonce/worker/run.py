@@ -49,15 +49,14 @@ from runonce.experiment.manifest import Shard
 from runonce.experiment.params import ExperimentParameters, fingerprint
 from runonce.experiment.spec import ExperimentSpec, parse_experiment
 from runonce.store.backend import Backend
-from runonce.store.publish import publish_shard, republish
-from runonce.store.restore import read_manifest, restore
-from runonce.store.url import open_store
+from runonce.store.publish import republish
 from runonce.worker.command import run_command
 from runonce.worker.loop import StopRequest, WorkerRun
 from runonce.worker.patience import Patient
 from runonce.worker.proof import prove
 from runonce.worker.ranks import rank_env
 from runonce.worker.saved import SavedFolder
+from runonce.worker.transfer import open_backend, publish, restore_inputs
 from runonce.worker.watch import Watch
 
 
@@ -138,7 +137,7 @@ def _process(scratch: Path) -> Process:
         attempt=os.environ[ATTEMPT],
         output=_output(scratch),
         scratch=scratch,
-        backend=Patient(open_store(contract.store)),
+        backend=Patient(open_backend(contract, os.environ)),
     )
 
 
@@ -155,7 +154,7 @@ def _work(process: Process, stop: StopRequest) -> int:
     if not process.shape.coupled and republish(process.backend, process.shard(metrics={}, facts={})):
         return DONE
     started = time.time()
-    inputs = _restore_inputs(process)
+    inputs = restore_inputs(process.backend, process.contract, process.scratch / "inputs")
     if stop.asked:
         return STOPPED
     metrics: Mapping[str, tuple[float, int]]
@@ -179,16 +178,8 @@ def _work(process: Process, stop: StopRequest) -> int:
     if code != DONE:
         return code
     facts = {**facts, **_facts(process.spec), "seconds": round(time.time() - started, 3)}
-    publish_shard(process.backend, process.output, process.shard(metrics=metrics, facts=facts))
+    publish(process.backend, process.output, process.shard(metrics=metrics, facts=facts))
     return DONE
-
-
-def _restore_inputs(process: Process) -> dict[str, Path]:
-    inputs = {}
-    for mode, given in process.contract.inputs.items():
-        inputs[mode] = process.scratch / "inputs" / mode
-        restore(process.backend, read_manifest(process.backend, given.manifest), inputs[mode])
-    return inputs
 
 
 def _run_config(
