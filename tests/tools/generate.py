@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import golden_jobs
+import resource_reference
 import yaml
 
 from runonce.kube.crd import custom_resource_definition
@@ -23,6 +24,7 @@ def crd() -> str:
 
 MADE: dict[Path, Callable[[], str]] = {
     CRD: crd,
+    resource_reference.PAGE: resource_reference.page,
     **{path: (lambda path=path: golden_jobs.made(path)) for path in golden_jobs.FILES},
 }
 

@@ -26,9 +26,9 @@ NAMESPACE = "examples"
 EXAMPLES = {
     "commands": "root.yaml",
     "digits": "digits.yaml",
-    "policy": "policy:Policy",
     "own_loop": "own_loop:OwnLoop",
     "accelerate_loop": "accelerate_loop:AccelerateLoop",
+    "policy": "policy:Policy",
 }
 WITHIN_S = 1800
 POLL_S = 0.2
