@@ -131,6 +131,12 @@ def made_in(folder: Path) -> Workplace:
     return made
 
 
+@pytest.fixture(scope="session")
+def new_place() -> Callable[[Path], Workplace]:
+    """For fixtures that live longer than one test."""
+    return made_in
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Workplace:
     return made_in(tmp_path)

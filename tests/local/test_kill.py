@@ -1,4 +1,4 @@
-"""SIGKILL from outside at seeded moments, of one process, of some, of all; then the same command again."""
+"""SIGKILL from outside at seeded moments of a run, of a rank, a supervisor, the parent, of all; then the same command again."""
 
 from __future__ import annotations
 
@@ -7,19 +7,27 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from moments import STOPS, Moment, processes, read_moments, spread
 
 MOMENTS = int(os.environ.get("RUNONCE_KILLS", "5"))
+TABLE = os.environ.get("RUNONCE_KILL_TABLE")  # a file that gets a row for each kill
 SEED = 20261124
+VICTIMS = ("rank", "supervisor", "parent", "all")
 
 CODE = '''
-import json, os, pathlib, time
+import json, os, time
 from dataclasses import dataclass
 import torch
 from runonce import ExperimentConfig, ExperimentParameters, MachineParams
+
+def paid(run):
+    with open(os.environ["PAID"], "a") as file:
+        file.write(f"{run.mode} {run.process_ind} {time.time()}\\n")
 
 @dataclass
 class Params(ExperimentParameters):
@@ -33,19 +41,18 @@ class Killed(ExperimentConfig):
         if mode == "valid": raise NotImplementedError
         return MachineParams(nprocesses=2, coupled=False)
     def train(self, run):
-        with open(os.environ["BASE"] + "/pids", "a") as file:
-            file.write(f"{os.getpid()} {os.getppid()}\\n")
+        paid(run)
         found = run.latest_checkpoint()
         step, total = (found.step, int(found.state["total"])) if found else (0, torch.tensor(0).item())
         while step < self.params.steps:
             step += 1
             total += step * (run.process_ind + 1)
-            time.sleep(0.02)
             if step % 2 == 0:
                 run.save_checkpoint({"total": torch.tensor(total)}, step=step)
         (run.output / "total.json").write_text(json.dumps(total))
-        (run.output / "big").write_bytes(os.urandom(1) * 3_000_000)
+        (run.output / "big").write_bytes(bytes([run.process_ind]) * 3_000_000)
     def test(self, run):
+        paid(run)
         path = run.inputs["train"]
         totals = [json.loads((path / name / "total.json").read_text()) for name in (".", "shard-1")]
         (run.output / "totals.json").write_text(json.dumps(totals))
@@ -67,48 +74,121 @@ spec:
     test: {nprocesses: 1}
 """
 
-
-def pids(place) -> set[int]:
-    path = place.folder / "pids"
-    return {int(pid) for row in path.read_text().splitlines() for pid in row.split()} if path.exists() else set()
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found through /proc")
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-@pytest.mark.parametrize("moment", range(MOMENTS))
-def test_after_a_kill_at_any_moment_the_same_command_finishes_the_work(place, moment):
-    draw = random.Random(SEED + moment)
+@pytest.fixture
+def killed(place):
+    """The command, and a way to hold it up before a write of one of its processes."""
     place.write("killed.py", CODE)
     place.write("killed.yaml", FILE)
-    for _ in range(draw.choice((1, 2))):
-        process = place.start("run", "killed.yaml", BASE=str(place.folder))
-        deadline = time.monotonic() + draw.uniform(0.2, 9.0)
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        known = [pid for pid in pids(place) if alive(pid)]
-        victims = {"run": [process.pid], "rank": draw.sample(known, min(1, len(known))), "all": [process.pid, *known]}
-        for pid in victims[draw.choice(list(victims))]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        if process.poll() is None and draw.random() < 0.5:
-            process.kill()
-        process.communicate(timeout=120)
-        wait = time.monotonic() + 30
-        while any(map(alive, pids(place))):
-            assert time.monotonic() < wait, "a process was left behind"
-            time.sleep(0.01)
-    done = place.runonce("run", "killed.yaml", "-o", "json", BASE=str(place.folder))
+    stops = place.folder / "stops"
+    stops.mkdir()
+
+    def env(stop_at: object = "") -> dict[str, str]:
+        for name in ("reached", "go"):
+            (stops / name).unlink(missing_ok=True)
+        return {
+            "PAID": str(place.folder / "paid"),
+            "PYTHONPATH": str(STOPS),
+            "RUNONCE_STOPS": str(stops),
+            "RUNONCE_STOP_AT": str(stop_at),
+        }
+
+    place.stops, place.stopping = stops, env
+    return place
+
+
+@pytest.fixture(scope="module")
+def moments(tmp_path_factory, new_place) -> list[Moment]:
+    """All of a run that nobody disturbs."""
+    place = new_place(tmp_path_factory.mktemp("undisturbed"))
+    place.write("killed.py", CODE)
+    place.write("killed.yaml", FILE)
+    env = {"PAID": str(place.folder / "paid"), "PYTHONPATH": str(STOPS), "RUNONCE_STOPS": str(place.folder)}
+    done = place.runonce("run", "killed.yaml", **env)
+    assert done.code == 0, done.err
+    return read_moments((place.folder / "trace").read_text())
+
+
+def until(condition, what: str, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def strike(place, moment: Moment, victim: str, draw: random.Random) -> bool:
+    """Run until the moment, and kill; whether it was reached (a run that goes on after a kill may be past it)."""
+    process = place.start("run", "killed.yaml", **place.stopping(moment))
+    reached = place.stops / "reached"
+    until(lambda: reached.exists() or process.poll() is not None, "neither the moment nor the end came")
+    was_reached = process.poll() is None
+    living = processes(place.home)
+    chosen = list(living) if victim == "all" else [pid for pid, kind in living.items() if kind == victim]
+    chosen = chosen or [process.pid]  # before the first rank, and after the last
+    for pid in chosen if victim == "all" else draw.sample(sorted(chosen), 1):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    (place.stops / "go").touch()
+    _, err = process.communicate(timeout=180)
+    assert process.returncode in (0, -signal.SIGKILL), err
+    until(lambda: not processes(place.home), "a process was left behind")
+    return was_reached
+
+
+def published(place) -> dict[tuple[str, str], float]:
+    """When each process, by mode and index, had published what it made."""
+    found: dict[tuple[str, str], float] = {}
+    for path in (place.home / "store" / "w").glob("*/*/*/*/i*"):
+        with contextlib.suppress(ValueError):
+            mode = json.loads(path.read_bytes())["mode"]
+            key = mode, path.name.removeprefix("i")
+            found[key] = min(found.get(key, time.time()), path.stat().st_mtime)
+    return found
+
+
+def paid(place) -> list[tuple[tuple[str, str], float]]:
+    rows = [line.split() for line in (place.folder / "paid").read_text().splitlines()]
+    return [((mode, index), float(when)) for mode, index, when in rows]
+
+
+@pytest.mark.parametrize("number", range(MOMENTS))
+def test_after_a_kill_at_any_moment_the_same_command_finishes_the_work(killed, moments, number):
+    draw = random.Random(SEED + number)
+    victim, moment = VICTIMS[number % len(VICTIMS)], spread(moments, number, MOMENTS, draw)
+    told = [(moment, victim, strike(killed, moment, victim, draw))]
+    if draw.random() < 0.3:
+        moment, victim = draw.choice(moments), draw.choice(VICTIMS)
+        told.append((moment, victim, strike(killed, moment, victim, draw)))
+    done = killed.runonce("run", "killed.yaml", "-o", "json", **killed.stopping())
     assert done.code == 0, done.err
     artifacts = Path(done.json["modes"]["test"]["artifacts"])
     assert json.loads((artifacts / "totals.json").read_text()) == [78, 156]
-    assert len(place.commits()) == 2
-    again = place.runonce("run", "killed.yaml", "-o", "json", BASE=str(place.folder))
+    assert len(killed.commits()) == 2
+    again = killed.runonce("run", "killed.yaml", "-o", "json", **killed.stopping())
     assert [outcome["cacheHit"] for outcome in again.json["modes"].values()] == [True, True]
-    assert not any(map(alive, pids(place)))
+    assert killed.runonce("verify").out == "nothing is damaged\n"
+    assert processes(killed.home) == {}
+    twice = [(who, when) for who, when in paid(killed) if when > published(killed)[who]]
+    assert twice == [], "what was published is paid for again"
+    tell(number, told, len(paid(killed)))
+
+
+def tell(number: int, strikes: list[tuple[Moment, str, bool]], starts: int) -> None:
+    text = "; then ".join(
+        f"{victim} at {moment.role.replace('-', ' ')}, write {moment.number} ({moment.phase})"
+        + ("" if reached else ", after the end")
+        for moment, victim, reached in strikes
+    )
+    row = f"| {number + 1} | {text} | {starts} |"
+    print(row)
+    if TABLE:
+        with open(TABLE, "a") as table:
+            table.write(row + "\n")
+
+
+def test_moments_are_spread_over_all_that_a_run_does(moments):
+    draws = [spread(moments, number, 50, random.Random(SEED + number)) for number in range(50)]
+    assert {moment.phase for moment in draws} >= {"job", "checkpoint", "publish: files", "publish: shard", "commit"}
+    assert {moment.role for moment in draws} == {"run", "train-0", "train-1", "test-0"}
