@@ -8,8 +8,10 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -176,11 +178,25 @@ def test_a_write_that_finds_no_room_leaves_nothing_and_says_so(tmp_path):
     assert list((tmp_path / "store" / "tmp").iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere, so no folder is read-only for it")
-def test_a_folder_without_permission_is_named(tmp_path):
-    (tmp_path / "store").mkdir(mode=0o500)
-    with pytest.raises(StoreError, match=r"cannot write c/x in .*: Permission denied"):
-        FolderBackend(tmp_path / "store").put("c/x", b"")
+DENIED = """
+import os, sys, pathlib
+from runonce.errors import StoreError
+from runonce.store.folder import FolderBackend
+if os.geteuid() == 0:
+    os.setuid(65534)  # root may write everywhere
+try:
+    FolderBackend(pathlib.Path(sys.argv[1])).put("c/x", b"")
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_a_folder_without_permission_is_named():
+    with tempfile.TemporaryDirectory(prefix="runonce-test-") as name:
+        Path(name).chmod(0o555)
+        done = subprocess.run([sys.executable, "-c", DENIED, name], capture_output=True, text=True)
+    assert done.stdout.startswith("cannot write c/x in"), done.stderr
+    assert "Permission denied" in done.stdout
 
 
 def test_many_files_do_not_stay_open(tmp_path):
