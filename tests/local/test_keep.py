@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -77,10 +78,31 @@ def test_results_are_listed_for_people_and_for_programs(made):
     listed = made.runonce("ls", "-o", "json").json
     assert {one["mode"]: one["cacheKey"] for one in listed} == made.keys
     assert set(listed[0]) == {
-        "name", "mode", "cacheKey", "created", "files", "size", "nprocesses", "manifest", "metrics",
+        "name", "mode", "cacheKey", "phase", "created", "files", "size", "nprocesses", "manifest", "metrics",
     }  # fmt: skip
     assert [one["mode"] for one in made.runonce("ls", "tiny", "--mode", "test", "-o", "json").json] == ["test"]
     assert [one["mode"] for one in made.runonce("ls", made.keys["train"][:8], "-o", "json").json] == ["train"]
+
+
+def test_what_runs_is_listed_above_the_results(curves):
+    assert curves.runonce("run", "curves.yaml", "-p", "x=2").code == 0
+    curves.write("waits", "")
+    running = curves.start("run", "curves.yaml", "--mode", "train")
+    try:
+        deadline = time.monotonic() + 60
+        while not (listed := [one for one in curves.runonce("ls", "-o", "json").json if one["phase"] == "Running"]):
+            assert time.monotonic() < deadline, "it is not listed"
+        assert (listed[0]["name"], listed[0]["mode"], listed[0]["nprocesses"]) == ("curves", "train", 2)
+        rows = curves.runonce("ls").out.splitlines()
+        assert rows[1].split()[:4] == ["curves", "train", listed[0]["cacheKey"][:12], "running"]
+        assert "of 2 processes done" in rows[1]
+        of_key = curves.runonce("ls", listed[0]["cacheKey"][:8], "-o", "json")
+        assert [one["phase"] for one in of_key.json] == ["Running"]
+        assert "Running" not in curves.runonce("ls", "--mode", "test", "-o", "json").out
+    finally:
+        curves.write("go", "")
+        running.communicate(timeout=60)
+    assert [one["phase"] for one in curves.runonce("ls", "-o", "json").json] == ["Succeeded"] * 3
 
 
 def test_what_is_not_there_is_said_and_no_traceback(place):

@@ -104,6 +104,10 @@ class Finder:
             return [_running(running[0])]
         return [self._found(commit.name, commit.mode, commit.cache_key, commit)]
 
+    def running(self) -> list[Found]:
+        """What runs on this machine, in whatever store its result is to be."""
+        return [_running(job) for job in self._running()]
+
     def _of_name(self, what: str) -> list[Found]:
         running = [job for job in self._running() if what in {owner.name for owner in job.owners}]
         made = find_named(self._backend, what)
@@ -119,7 +123,7 @@ class Finder:
         return Found(name=name, mode=mode, cache_key=key, result=result, job=job, failure=failure)
 
     def _running(self) -> list[JobState]:
-        return [job for job in self.jobs.all() if job.phase == "active"]
+        return [job for job in self.jobs.all() if job.phase == "active" and job.owners]
 
 
 def newest(found: Sequence[Found]) -> list[Found]:

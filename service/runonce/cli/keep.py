@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from runonce.api.look_up import Finder, Found
 from runonce.api.results import Result
 from runonce.cli.chosen import choose, complete_results, mode_option, newest
 from runonce.cli.options import json_option, open_given, store_option
@@ -17,8 +18,11 @@ from runonce.cli.text import size_text, table, value_text
 from runonce.cli.waiting import Waiting
 from runonce.errors import Damaged, InputError
 from runonce.experiment.manifest import Commit
+from runonce.settings import Settings
 from runonce.store.backend import Backend, listed
 from runonce.store.commit import DamagedCommit, probe
+from runonce.store.earlier import stem_of
+from runonce.store.find import is_prefix
 from runonce.store.restore import restore
 
 
@@ -28,19 +32,59 @@ from runonce.store.restore import restore
 @store_option
 @json_option
 def ls(names: Sequence[str], modes: Sequence[str], store: str | None, output: str) -> None:
-    """The results in the store, newest first; of these names or keys alone, if any are given."""
+    """What runs on this machine, and the results in the store, newest first; of these names or keys alone, if given."""
     backend = open_given(store)
+    running = [one for one in Finder(backend, Settings.from_env()).running() if not modes or one.mode in modes]
     if names:
-        found = choose(backend, names, modes)
+        running = [one for one in running if any(_means(text, one) for text in names)]
+        found = _chosen(backend, names, modes, running)
     else:
         found = [commit for commit in _all(backend) if not modes or commit.mode in modes]
     found.sort(key=lambda commit: (-commit.created, commit.name, commit.mode))
     if output == "json":
-        click.echo(json.dumps([commit_json(commit) for commit in found], indent=2))
-    elif found:
-        click.echo(table(("NAME", "MODE", "KEY", "MADE", "FILES", "SIZE", "METRICS"), [_row(one) for one in found]))
+        rows = [_running_json(one) for one in running] + [commit_json(commit) for commit in found]
+        click.echo(json.dumps(rows, indent=2))
+    elif found or running:
+        lines = [_running_row(one) for one in running] + [_row(commit) for commit in found]
+        click.echo(table(("NAME", "MODE", "KEY", "MADE", "FILES", "SIZE", "METRICS"), lines))
     else:
         click.echo(f"no results in {backend.url}", err=True)
+
+
+def _means(text: str, one: Found) -> bool:
+    return text in (one.name, stem_of(one.name)) or (is_prefix(text) and one.cache_key.startswith(text))
+
+
+def _chosen(backend: Backend, names: Sequence[str], modes: Sequence[str], running: Sequence[Found]) -> list[Commit]:
+    """The results that the names mean; one of which something runs may have none yet."""
+    found: dict[str, Commit] = {}
+    for text in names:
+        try:
+            found |= {commit.cache_key: commit for commit in choose(backend, [text], modes)}
+        except InputError:
+            if not any(_means(text, one) for one in running):
+                raise
+    return list(found.values())
+
+
+def _running_row(one: Found) -> tuple[str, ...]:
+    done = f"{len(one.job.succeeded)} of {one.job.completions} processes done" if one.job is not None else ""
+    return one.name, one.mode, one.cache_key[:12], "running", "", "", done
+
+
+def _running_json(one: Found) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "mode": one.mode,
+        "cacheKey": one.cache_key,
+        "phase": "Running",
+        "created": None,
+        "files": 0,
+        "size": 0,
+        "nprocesses": one.job.completions if one.job is not None else 0,
+        "manifest": None,
+        "metrics": {},
+    }
 
 
 def _all(backend: Backend) -> list[Commit]:
@@ -70,6 +114,7 @@ def commit_json(commit: Commit) -> dict[str, Any]:
         "name": commit.name,
         "mode": commit.mode,
         "cacheKey": commit.cache_key,
+        "phase": "Succeeded",
         "created": commit.created,
         "files": commit.files,
         "size": commit.size,
