@@ -23,6 +23,7 @@ from runonce.experiment.status import (
     ModeStatuses,
     Status,
 )
+from runonce.kube.rules import RULES, Rule
 
 CASES = int(os.environ.get("RUNONCE_CASES", "700"))
 SEED = 7
@@ -111,6 +112,26 @@ def test_a_rule_says_what_the_reader_says(api, namespace, change):
     assert found
     for message in found:
         assert any(message.endswith(text) for text in words), (message, words)
+
+
+def told(rule: Rule) -> str:
+    """What a message of the rule has to contain: the longest piece that is no expression."""
+    texts = re.findall(r"'([^']*)'", rule.message) if rule.computed else [rule.message]
+    return max((piece for text in texts for piece in re.split(r"%[ds]", text)), key=len)
+
+
+def test_every_rule_refuses_something_at_its_field_with_its_own_message(api, namespace):
+    causes = set()
+    for change in resource_cases.ties():
+        if not change.good:
+            answer = post(api, namespace, resource(resource_cases.alone(change)), dryRun="All")
+            assert answer.status in (400, 422), change
+            found = answer.body.get("details", {}).get("causes", ())
+            causes |= {(cause["field"], cause["message"]) for cause in found}
+    silent = [
+        rule for rule in RULES if not any(rule.field in field and told(rule) in message for field, message in causes)
+    ]
+    assert silent == []
 
 
 def test_a_fresh_status_has_observed_nothing_and_a_files_own_is_dropped(api, namespace):
