@@ -162,6 +162,7 @@ def test_of_a_miss_explain_names_the_nearest_earlier_result_in_the_store(place, 
     assert 'params.word was "hello", is "bye"' in told.stdout, told.stderr
     shown = runonce("cluster", "show", "walk")
     assert "earlier: train  succeeded" in shown.stdout
+    assert "code: label:1  (the user's promise)" in shown.stdout
 
 
 def test_logs_follow_a_process_while_it_runs_and_of_a_lost_pod_the_end_is_kept(place, runonce, node, write, tmp_path):

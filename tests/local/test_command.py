@@ -135,3 +135,17 @@ def test_a_stopped_program_gets_sigterm_and_time(program):
     process.communicate(timeout=60)
     assert process.returncode == 75
     assert program.runonce("run", "program.yaml", "--mode", "train", BASE=str(program.folder)).code == 0
+
+
+def test_of_a_version_that_nobody_proved_it_is_said_everywhere_that_the_user_promised_it(program, tmp_path):
+    program.write("program.yaml", FILE.replace("  code: [", "  codeVersion: label:1.2\n  # code: ["))
+    said = "the user's promise"
+    assert program.runonce("run", "program.yaml").code == 0
+    for arguments in (("key", "program.yaml"), ("plan", "program.yaml"), ("show", "program.yaml")):
+        shown = program.runonce(*arguments).out
+        assert said in next(line for line in shown.splitlines() if "label:1.2" in line)
+    page = tmp_path / "page.html"
+    program.runonce("show", "program.yaml", "--html", str(page))
+    assert said.replace("'", "&#39;") in page.read_text() or said in page.read_text()
+    program.write("program.yaml", FILE)
+    assert said not in program.runonce("key", "program.yaml").out

@@ -12,7 +12,7 @@ import click
 from runonce.cli.chosen import mode_option
 from runonce.cli.context import cluster_options, connect
 from runonce.cli.options import json_option
-from runonce.cli.text import table
+from runonce.cli.text import part_text, table
 from runonce.errors import InputError
 from runonce.experiment.key import MODES
 from runonce.experiment.status import ModeStatus, Status
@@ -78,7 +78,14 @@ def show(
         click.echo(json.dumps(status_json(name, status, where), indent=2))
     else:
         _show(name, status)
+        _show_code(found)
     return exit_code([status]) if following else 0
+
+
+def _show_code(found: ExperimentObject) -> None:
+    version = found.document()["spec"].get("codeVersion")
+    if version is not None:
+        click.echo(f"  code: {part_text('codeVersion', version)}")
 
 
 def _show(name: str, status: Status) -> None:

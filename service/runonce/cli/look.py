@@ -63,7 +63,8 @@ def _print_key(located: Located) -> None:
     for mode, (parts, key_) in located.keys.items():
         click.echo(f"  {mode}  {key_}")
         for name, value in parts.to_json().items():
-            click.echo(f"    {name}: {_text(value)}")
+            promised = "  # the user's promise" if name == "codeVersion" and value.startswith("label:") else ""
+            click.echo(f"    {name}: {_text(value)}{promised}")
 
 
 def _rules(located: Located) -> Iterable[tuple[str, str, str]]:
@@ -106,7 +107,8 @@ def plan(target: str, params: Sequence[str], grid: Sequence[str], store: str | N
         click.echo(json.dumps(plans if grid else _single(plans), indent=2))
         return
     for located, entry in zip(found, plans, strict=True):
-        click.echo("  ".join(filter(None, (entry["name"], point_text(located.point)))))
+        promised = f"{located.spec.code_version}, the user's promise" if _is_label(located) else ""
+        click.echo("  ".join(filter(None, (entry["name"], point_text(located.point), promised))))
         for mode, planned in entry["modes"].items():
             click.echo(f"  {mode:5}  {_plan_text(planned)}")
     counts = [planned["cached"] for entry in plans for planned in entry["modes"].values()]
@@ -119,6 +121,10 @@ NOT_KEYED = (
     "the number of processes is not in the key; batch norm, dropout, losses within a batch and samplers of one's own "
     "see it all the same: set keyMachine if that matters"
 )
+
+
+def _is_label(located: Located) -> bool:
+    return (located.spec.code_version or "").startswith("label:")
 
 
 def _plan_all(located: Located, backend: Backend) -> dict[str, Any]:

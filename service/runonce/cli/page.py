@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from runonce import __version__
 from runonce.api.shown import Shown
 from runonce.cli.chart import COLOURS, chart
-from runonce.cli.text import size_text
+from runonce.cli.text import part_text, size_text
 
 MAX_LINES = 16  # processes in one chart
 
@@ -62,7 +62,7 @@ def _section(main: Element, shown: Shown) -> None:
     _curves(section, shown)
     columns = SubElement(section, "div", {"class": "columns"})
     _table(columns, "Parameters", _flat(shown.params), note=_defaults(shown.missing))
-    _table(columns, "Key", _flat({name: part for name, part in shown.parts.items() if name != "format"}))
+    _table(columns, "Key", _flat({name: _part(name, part) for name, part in shown.parts.items() if name != "format"}))
     files = [(path, size_text(size)) for path, size, _ in shown.files]
     total = size_text(sum(size for _, size, _ in shown.files))
     _table(columns, "Files", files, note=f"{len(files)} files, {total}" if files else "")
@@ -84,6 +84,10 @@ def _curves(section: Element, shown: Shown) -> None:
                 _text(SubElement(legend, "span", {"class": f"c{number % COLOURS}"}), f"process {curve.index}")
             if len(curves) > MAX_LINES:
                 _text(SubElement(legend, "em"), f"and {len(curves) - MAX_LINES} more")
+
+
+def _part(name: str, part: Any) -> Any:
+    return part_text(name, part) if name == "codeVersion" else part
 
 
 def _table(parent: Element, title: str, rows: Iterable[tuple[str, str]], *, note: str = "") -> None:

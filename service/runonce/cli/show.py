@@ -11,7 +11,7 @@ import click
 from runonce.api.look_up import Finder, newest
 from runonce.api.shown import Shown, shown
 from runonce.cli.options import json_option, open_given, store_option, target_options
-from runonce.cli.text import size_text, value_text
+from runonce.cli.text import part_text, size_text, value_text
 from runonce.errors import InputError
 from runonce.settings import Settings
 
@@ -92,7 +92,7 @@ def _print(one: Shown) -> None:
     _rows("parameters", [(name, value_text(value)) for name, value in one.params.items()])
     if one.missing:
         click.echo(f"    left to the code's defaults: {', '.join(one.missing)}")
-    _rows("key parts", [(name, value_text(part, 90)) for name, part in one.parts.items() if name != "format"])
+    _rows("key parts", [(name, part_text(name, part)) for name, part in one.parts.items() if name != "format"])
     files = [(path, size_text(size)) for path, size, _ in one.files[:MAX_FILES]]
     if len(one.files) > MAX_FILES:
         files.append(("…", f"{len(one.files) - MAX_FILES} more; -o json lists all"))
