@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from cluster import EXAMPLES, ROOT, SITE_PACKAGES
 from stores import PLAIN
-from story import Story
+from story import SALT, Story
 
 # What a pod needs to borrow this machine's torch. None of it is in the key.
 BORROWED = {"PYTHONPATH": f"/site/{SITE_PACKAGES}", "OMP_NUM_THREADS": "1"}
@@ -51,7 +51,7 @@ class Laptop:
         experiment: dict[str, Any] = yaml.safe_load((source / "digits.yaml").read_text())
         experiment["metadata"]["name"] = name
         experiment["spec"]["params"]["epochs"] = epochs
-        experiment["spec"] |= {"image": EXAMPLES, "volumes": [SITE_VOLUME], **spec}
+        experiment["spec"] |= {"image": EXAMPLES, "volumes": [SITE_VOLUME], "cacheKeyExtra": [SALT], **spec}
         for block in experiment["spec"]["machineParams"].values():
             block |= {"nprocesses": 2, "env": {**BORROWED, **(env or {})}}
         return self.write(experiment)

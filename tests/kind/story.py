@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cluster import WORKER, Cluster
+
+SALT = Path(os.environ.get("RUNONCE_KIND_FOLDER", "")).name  # of the session: a cluster that is kept keeps its results
 
 PATHS = {"pods": "/api/v1", "events": "/api/v1", "jobs": "/apis/batch/v1", "experiments": "/apis/runonce.dev/v1alpha1"}
 
@@ -20,6 +24,7 @@ def program(name: str, script: str, *, nprocesses: int = 1, coupled: bool = Fals
         "command": ["sh", "-c", script],
         "codeVersion": "label:kind",
         "image": WORKER,
+        "cacheKeyExtra": [SALT],
         "machineParams": {"train": {"nprocesses": nprocesses, "coupled": coupled}},
     }
     metadata = {"name": name}

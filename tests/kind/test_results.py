@@ -8,7 +8,7 @@ import pytest
 from cluster import EXAMPLES, ROOT, SYSTEM
 from laptop import BORROWED, SITE_VOLUME, Laptop
 from stores import PLAIN
-from story import condition, program, train
+from story import SALT, condition, program, train
 
 
 @pytest.fixture
@@ -86,6 +86,14 @@ class P(ExperimentParameters):
 
 class C(ExperimentConfig):
     Params = P
+    def tag(self):
+        return "lab"
+    def create_model(self, **kwargs):
+        raise NotImplementedError
+    def training_pipeline(self, **kwargs):
+        raise NotImplementedError
+    def make_sampler_fn(self, **kwargs):
+        raise NotImplementedError
     def machine_params(self, mode="train", **kwargs):
         if mode != "train":
             raise NotImplementedError
@@ -107,6 +115,7 @@ def test_code_is_edited_submitted_and_run_without_an_image_of_its_own(story, lap
             "config": "lab.trial:C",
             "params": {"x": 20},
             "keyMachine": True,
+            "cacheKeyExtra": [SALT],
             "image": EXAMPLES,
             "volumes": [SITE_VOLUME],
             "machineParams": {"train": {"nprocesses": 1, "env": BORROWED}},

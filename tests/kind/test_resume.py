@@ -6,7 +6,7 @@ import pytest
 import torch
 from laptop import Laptop
 from stores import PLAIN
-from story import train
+from story import SALT, train
 
 from runonce.store.url import open_store
 
@@ -19,8 +19,8 @@ def laptop(story, tmp_path):
 def test_a_lost_pod_costs_no_bit_of_the_weights(story, laptop, monkeypatch):
     often = {"RUNONCE_CHECKPOINT_S": "0.5"}
     long = {"epochs": 400, "env": often, "retries": 0}
-    laptop.submit(laptop.digits("whole", **long, cacheKeyExtra=["whole"]))
-    laptop.submit(laptop.digits("robbed", **long, cacheKeyExtra=["robbed"]))
+    laptop.submit(laptop.digits("whole", **long, cacheKeyExtra=[SALT, "whole"]))
+    laptop.submit(laptop.digits("robbed", **long, cacheKeyExtra=[SALT, "robbed"]))
     for name, value in PLAIN.credentials().items():
         monkeypatch.setenv(name, value)
     with PLAIN.forwarded(story.cluster, story.namespace) as url:
