@@ -25,8 +25,8 @@ RUN case "$TORCH" in \
       none) ;; \
       cuda) /opt/runonce/bin/pip install -q --require-hashes --only-binary :all: -r torch.txt ;; \
       cpu) [ -n "$TORCH_INDEX" ] || { echo "TORCH=cpu needs TORCH_INDEX: the index of torch's CPU wheels" >&2; exit 1; }; \
-           /opt/runonce/bin/pip install -q --only-binary :all: --index-url "$TORCH_INDEX" \
-             $(sed -nE 's/^((torch|numpy)==[^ ;]+).*/\1/p' torch.txt) ;; \
+           sed -nE 's/^((torch|numpy)==[^ ;]+).*/\1/p' torch.txt > cpu.txt; \
+           /opt/runonce/bin/pip install -q --only-binary :all: --index-url "$TORCH_INDEX" -r cpu.txt ;; \
       *) echo "TORCH is '$TORCH': none, cpu or cuda is meant" >&2; exit 1 ;; \
     esac
 COPY pyproject.toml README.md LICENSE ./

@@ -97,6 +97,10 @@ class Cluster:
         for image in (CONTROLLER, WORKER):
             if not self.call("docker", "image", "ls", "-q", image):
                 raise Missing("no cluster: the images are not built; make kind builds them")
+        ask = ("--entrypoint", "python", WORKER, "-c", "import sys; print(sys.version_info.minor)")
+        if (minor := self.call("docker", "run", "--rm", *ask).strip()) != str(sys.version_info.minor):
+            here = f"pods borrow the torch of {SITE}, which is of Python 3.{sys.version_info.minor}"
+            raise Missing(f"no cluster: {WORKER} has Python 3.{minor}, and {here}; give BASE_IMAGE= or PYTHON= to make")
         # Under the name that examples/cluster/store.yaml has, so that no registry is asked for it.
         self._build(SEAWEED, {"weed": Path(weed).resolve()}, "COPY weed /usr/local/bin/weed\nENTRYPOINT []\n")
         files = [path for name in ("digits", "commands") for path in (ROOT / "examples" / name).iterdir()]
