@@ -168,5 +168,5 @@ def test_a_module_that_the_image_does_not_have_is_final_and_named(story):
     experiment["spec"] |= {"config": "nowhere.lab:C", "keyMachine": True}
     story.apply(experiment)
     failed = story.phase("lacking", "Failed", "Succeeded")
-    assert condition(failed, "Failed")["reason"] == "ConfigurationError"
+    assert condition(failed, "Failed")["reason"] == "EntryError"
     assert "nowhere" in train(failed)["failure"]["logTail"]

@@ -362,6 +362,11 @@ def test_edited_machines_are_had_at_once_where_nothing_is_lost(changes):
     assert decision == Replace(replace(made, attempt=2, machine="m"), "u")
 
 
+def test_a_pod_that_someone_deleted_costs_nothing():
+    """It ends with 75 or by the signal, the group after it, and none of them ended by itself."""
+    assert judge([failure(75, "EndedWithGroup"), failure(143, "EndedWithGroup")], coupled=True) == "disrupted"
+
+
 @pytest.mark.parametrize("changes", [{"active": 2, "ready": 1}, {"active": 1, "succeeded": (0,)}])
 def test_edited_machines_wait_for_the_next_attempt_of_what_runs(changes):
     made = Round(round=FROM + "r", machine="before")

@@ -366,6 +366,8 @@ def judge(failures: Sequence[Failure], *, coupled: bool, complete: bool = False)
     if any(failure.reason in _DISRUPTIONS for failure in failures):
         return "disrupted"
     root = [code for failure, code in zip(failures, codes, strict=True) if failure.reason != ENDED_WITH_GROUP]
+    if failures and not root:
+        return "disrupted"  # all of them were told to end, and none ended first: someone deleted a pod
     if root and all(code in (STOPPED, LOST_PEER) for code in root) and STOPPED in root:
         return "disrupted"
     # Each index of an independent Job has had its own retries already.
