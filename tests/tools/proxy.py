@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 
 Change = Callable[[bytes, int], bytes | None]  # bytes and how many went before on this connection; None cuts it
@@ -14,8 +16,8 @@ Change = Callable[[bytes, int], bytes | None]  # bytes and how many went before 
 class Proxy:
     """`answers` and `requests` are what happens to the bytes of each direction; they may be set at any time."""
 
-    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
-        self._to, self._tls = port, tls
+    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None, delay_s: float = 0.0) -> None:
+        self._to, self._tls, self._delay_s = port, tls, delay_s  # each way
         self.requests: Change = lambda data, _: data
         self.answers: Change = lambda data, _: data
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -52,8 +54,37 @@ class Proxy:
                     except OSError:
                         continue  # a client that does not trust it
                 far = socket.create_connection(("127.0.0.1", self._to))
+                if self._delay_s:
+                    for one in (near, far):
+                        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    for pair in ((near, far), (far, near)):
+                        threading.Thread(target=self._lag, args=pair, daemon=True).start()
+                    continue
                 for args in ((near, far, True), (far, near, False)):
                     threading.Thread(target=self._relay, args=args, daemon=True).start()
+
+    def _lag(self, source: socket.socket, target: socket.socket) -> None:
+        """What has come is handed on after the delay, while more comes."""
+        waiting: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+
+        def hand_on() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    due, data = waiting.get()
+                    time.sleep(max(0.0, due - time.monotonic()))
+                    if not data:
+                        target.shutdown(socket.SHUT_WR)
+                        return
+                    target.sendall(data)
+
+        threading.Thread(target=hand_on, daemon=True).start()
+        data = b"x"
+        while data:
+            try:
+                data = source.recv(1 << 18)
+            except OSError:
+                data = b""
+            waiting.put((time.monotonic() + self._delay_s, data))
 
     def _relay(self, source: socket.socket, target: socket.socket, asking: bool) -> None:
         passed = 0

@@ -77,6 +77,29 @@ class Weed:
             self._process.wait()
             self._process = None
 
+    @contextlib.contextmanager
+    def another_gateway(self) -> Iterator[int]:
+        """One more door to the same store; its port."""
+        (port,) = _free_ports(1)
+        arguments = [
+            "s3", "-ip.bind=127.0.0.1", f"-port={port}", f"-port.grpc={port + 10000}", "-port.iceberg=0", "-port.lance=0",
+            f"-filer=127.0.0.1:{self._ports['filer']}", f"-config={self._folder / 'keys.json'}", "-autoCreateBucket=false",
+        ]  # fmt: skip
+        with (self._folder / "log2").open("ab") as log:
+            process = subprocess.Popen([_program("weed"), *arguments], stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + READY_S
+            while True:
+                assert process.poll() is None, (self._folder / "log2").read_text()[-2000:]
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield port
+        finally:
+            process.kill()
+            process.wait()
+
     def client(self, key: str = KEY, secret: str = SECRET) -> Any:
         import boto3
         from botocore.config import Config

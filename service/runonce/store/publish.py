@@ -61,7 +61,10 @@ def republish(backend: Backend, shard: Shard) -> bool:
         if entry.name.count("/") != prefix.count("/") + 1 or not entry.name.endswith(f"/i{shard.index}"):
             continue
         earlier = read_shard(backend, entry.name)
-        if earlier is not None and all(backend.stat(blob_name(blob)) for file in earlier.files for blob in file.blobs):
+        if earlier is None:
+            continue
+        blobs = {blob: None for file in earlier.files for blob in file.blobs}  # many files share one
+        if all(backend.stat(blob_name(blob)) for blob in blobs):
             _create(backend, replace(earlier, attempt=shard.attempt))
             return True
     return False
