@@ -194,7 +194,7 @@ def beside(row: str, server: Any, out: Path, folder: Path) -> None:
 
 
 def grow(server: Weed, folder: Path) -> None:
-    print(f"{'':26} {'publish s':>10} {'restore s':>10} {'MiB held':>9}  for each file, or each GiB: ms")
+    print(f"{'':26} {'publish s':>10} {'restore s':>10} {'MiB held':>9}  for each file, or each MiB: ms")
     sizes = [("files of 1 KiB", number, 1 << 10) for number in (10, 1000, 10_000, 100_000) if number <= MOST_FILES]
     sizes += [("MiB in one file", mib, mib << 20) for mib in (1, 64, 1024, 4096) if mib <= MOST_MIB]
     for what, number, size in sizes:
@@ -203,8 +203,7 @@ def grow(server: Weed, folder: Path) -> None:
         call = [sys.executable, "-c", GROWTH, server.url(f"grow/{uuid.uuid4().hex}"), out, folder / "back"]
         done = subprocess.run(call, capture_output=True, text=True, check=True)
         up, down, held = map(float, done.stdout.split())
-        units = number if many else number / 1024
-        each = f"{1000 * up / units:8.2f} {1000 * down / units:8.2f}"
+        each = f"{1000 * up / number:8.2f} {1000 * down / number:8.2f}"
         print(f"{number:8} {what:17} {up:10.2f} {down:10.2f} {held:9.0f}  {each}", flush=True)
         shutil.rmtree(out)
         shutil.rmtree(folder / "back")
