@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runonce.experiment import spec as resource
+from runonce.experiment import spec_fields
 from runonce.kube.crd import custom_resource_definition
 
 Path = tuple[str, ...]
@@ -45,28 +46,28 @@ _SMALLEST: dict[str, Any] = {
 }
 
 GOOD = {
-    resource._NAME: ("a", "a-1", "0", "a" * 63),
-    resource._SUBDOMAIN: ("a", "a.b-c.d", "0" * 253),
-    resource._ENTRY: ("m:C", "_a.b1:C.D_", "m:" + "C" * 251),
-    resource._ENV_NAME: ("A", "_a.b-c", "A" * 256),
-    resource._ENV_PREFIX: ("", "A_", "_" * 256),
-    resource._LABEL: ("disk", "a.b/c_d.E", "a" * 253 + "/" + "b" * 63),
-    resource._LABEL_VALUE: ("", "a", "A_b.c-d", "a" * 63),
-    resource._RESOURCE: ("nvidia.com/gpu", "nvidia.com/mig-1g.10gb", "a/b_c", "a/" + "b" * 251),
-    resource._QUANTITY: ("2", "500m", "4Gi", "1.5", ".5", "1e3", 4, "1" * 32),
-    resource._PATH: ("/a", "/a/b.c", "/ä b", "/" + "a" * 252),
+    spec_fields.NAME: ("a", "a-1", "0", "a" * 63),
+    spec_fields.SUBDOMAIN: ("a", "a.b-c.d", "0" * 253),
+    spec_fields.ENTRY: ("m:C", "_a.b1:C.D_", "m:" + "C" * 251),
+    spec_fields.ENV_NAME: ("A", "_a.b-c", "A" * 256),
+    spec_fields.ENV_PREFIX: ("", "A_", "_" * 256),
+    spec_fields.LABEL: ("disk", "a.b/c_d.E", "a" * 253 + "/" + "b" * 63),
+    spec_fields.LABEL_VALUE: ("", "a", "A_b.c-d", "a" * 63),
+    spec_fields.RESOURCE: ("nvidia.com/gpu", "nvidia.com/mig-1g.10gb", "a/b_c", "a/" + "b" * 251),
+    spec_fields.QUANTITY: ("2", "500m", "4Gi", "1.5", ".5", "1e3", 4, "1" * 32),
+    spec_fields.PATH: ("/a", "/a/b.c", "/ä b", "/" + "a" * 252),
 }
 BAD = {
-    resource._NAME: ("-a", "a-", "A", "a.b", "", "ä", "a\n"),
-    resource._SUBDOMAIN: ("a..b", ".a", "a.", "A", "a_b", "", "a.-b"),
-    resource._ENTRY: ("m", ":C", "m:", "m.:C", "1m:C", "m:C:D", "m:C\n", "m :C", "ä:C"),
-    resource._ENV_NAME: ("1A", "-", "A B", "Ä", "A=", "A\n"),
-    resource._ENV_PREFIX: ("1", "A B", "=", "-"),
-    resource._LABEL: ("-a", "a-", "a/b/c", "/a", "A/b", "a b", ""),
-    resource._LABEL_VALUE: ("-", "a-", "a b", ".a", "ä"),
-    resource._RESOURCE: ("gpu", "/gpu", "a/", "A/b", "a/b/c"),
-    resource._QUANTITY: ("", "x", "-1", "1 Gi", "1gi", "1Ki2", "."),
-    resource._PATH: ("", "a", "/", "/a/", "/a:b", "//a", "a/b"),
+    spec_fields.NAME: ("-a", "a-", "A", "a.b", "", "ä", "a\n"),
+    spec_fields.SUBDOMAIN: ("a..b", ".a", "a.", "A", "a_b", "", "a.-b"),
+    spec_fields.ENTRY: ("m", ":C", "m:", "m.:C", "1m:C", "m:C:D", "m:C\n", "m :C", "ä:C"),
+    spec_fields.ENV_NAME: ("1A", "-", "A B", "Ä", "A=", "A\n"),
+    spec_fields.ENV_PREFIX: ("1", "A B", "=", "-"),
+    spec_fields.LABEL: ("-a", "a-", "a/b/c", "/a", "A/b", "a b", ""),
+    spec_fields.LABEL_VALUE: ("-", "a-", "a b", ".a", "ä"),
+    spec_fields.RESOURCE: ("gpu", "/gpu", "a/", "A/b", "a/b/c"),
+    spec_fields.QUANTITY: ("", "x", "-1", "1 Gi", "1gi", "1Ki2", "."),
+    spec_fields.PATH: ("", "a", "/", "/a/", "/a:b", "//a", "a/b"),
 }
 
 

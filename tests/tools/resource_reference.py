@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from runonce.experiment import spec as resource
+from runonce.experiment import spec_fields
 from runonce.kube.crd import custom_resource_definition
 
 PAGE = Path(__file__).parents[2] / "docs" / "resource.md"
@@ -33,15 +34,15 @@ SECTIONS: dict[str, tuple[type[BaseModel], Schema]] = {
 
 # What a text of each form is called; its length is part of the form.
 _CALLED = {
-    resource._NAME: "name",
-    resource._SUBDOMAIN: "name",
-    resource._ENTRY: "`module:Class`",
-    resource._ENV_PREFIX: "prefix",
-    resource._LABEL: "name of a label or taint",
-    resource._LABEL_VALUE: "value of a label",
-    resource._RESOURCE: "name with its maker, as `amd.com/gpu`",
-    resource._QUANTITY: "quantity, as `2`, `500m` or `4Gi`",
-    resource._PATH: "whole path",
+    spec_fields.NAME: "name",
+    spec_fields.SUBDOMAIN: "name",
+    spec_fields.ENTRY: "`module:Class`",
+    spec_fields.ENV_PREFIX: "prefix",
+    spec_fields.LABEL: "name of a label or taint",
+    spec_fields.LABEL_VALUE: "value of a label",
+    spec_fields.RESOURCE: "name with its maker, as `amd.com/gpu`",
+    spec_fields.QUANTITY: "quantity, as `2`, `500m` or `4Gi`",
+    spec_fields.PATH: "whole path",
 }
 
 
@@ -129,7 +130,7 @@ def _range(schema: Schema) -> str:
 
 def _form(schema: Schema) -> str | None:
     stated = [rule.get("message", "") for rule in schema.get("x-kubernetes-validations", ())]
-    forms = (pattern for pattern, words in resource.FORMS.items() if f"{words}." in stated)
+    forms = (pattern for pattern, words in spec_fields.FORMS.items() if f"{words}." in stated)
     return next((_CALLED[pattern] for pattern in forms), None)
 
 

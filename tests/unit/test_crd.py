@@ -6,6 +6,7 @@ import generate
 import pytest
 
 from runonce.experiment import spec as resource
+from runonce.experiment import spec_fields
 from runonce.kube.crd import custom_resource_definition
 from runonce.kube.rules import RULES
 
@@ -54,7 +55,7 @@ def test_every_rule_stands_somewhere():
 
 
 def test_every_form_has_words():
-    assert all(words and not words.endswith(".") for words in resource.FORMS.values())
+    assert all(words and not words.endswith(".") for words in spec_fields.FORMS.values())
 
 
 @pytest.mark.parametrize("name", resource.ExperimentSpec.model_fields)

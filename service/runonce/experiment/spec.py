@@ -1,98 +1,46 @@
 """The Experiment as a resource: one model for files, the API server and the controller.
 
-Only here camelCase becomes snake_case. What a schema can say stands in the model; the rest is in `_check`, so
+Only here camelCase becomes snake_case. What a schema can say stands in the model; the rest is in `spec_checks`, so
 that a file, a class and the controller hear the same words.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from runonce.errors import Fault, InputError, SpecError, shown
-from runonce.experiment.canonical import canonical, digest
-from runonce.experiment.contract import POD_SCRATCH, POD_SPEC_FOLDER, TUNABLE
-from runonce.experiment.form import check_form, check_size
-from runonce.experiment.key import MODES, KeyParts, cache_key, check_pin, hash_form, params_hash, pointer
-from runonce.experiment.machine import (
-    DEFAULT_GPU,
-    MAX_PROCESSES,
-    JobShape,
-    MachineParams,
-    gpu_id,
-    plan_job,
-    process_count,
+from runonce.experiment.canonical import digest
+from runonce.experiment.form import check_form
+from runonce.experiment.key import MODES, KeyParts, cache_key, hash_form, params_hash
+from runonce.experiment.machine import DEFAULT_GPU, JobShape, MachineParams, plan_job
+from runonce.experiment.nulls import MAX_LEVELS, is_deeper, lost_nulls
+from runonce.experiment.spec_checks import IMAGE_DIGEST, check_spec, guard
+from runonce.experiment.spec_faults import spec_faults
+from runonce.experiment.spec_fields import (
+    ENTRY,
+    ENV_PREFIX,
+    RESOURCE,
+    Count,
+    Env,
+    GpuId,
+    Label,
+    LabelValue,
+    Name,
+    Path,
+    Quantity,
+    Subdomain,
+    Text,
+    Whole,
 )
-from runonce.experiment.render_types import near
 
 API_VERSION = "runonce.dev/v1alpha1"
 KIND = "Experiment"
 RERUN = "runonce.dev/rerun"
-MAX_SPEC_BYTES = 192 * 1024  # an annotation of the pod, all of which take up to 256 KiB together
-MAX_LEVELS = 128  # of a whole resource: each level of params may take two, one of them for its tag
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-
-_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-_ENTRY = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
-_CODE_VERSION = re.compile(r"source:[0-9a-f]{64}|image|label:[^\s\x00-\x1f]{1,128}")
-_IMAGE_DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
-_ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
-_ENV_PREFIX = r"^([A-Za-z_][A-Za-z0-9_.-]*)?$"
-_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
-_LABEL = r"^(([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)$"
-_LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
-_RESOURCE = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-_QUANTITY = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$"
-_PATH = r"^(/[^/:]+)+$"
-
-# What a text of each form is, in words; an API server says the same, beside the value.
-FORMS = {
-    _NAME: "a name is lower-case letters, digits and hyphens, and begins and ends with a letter or digit",
-    _SUBDOMAIN: "a name is lower-case letters, digits, - and ., and each part begins and ends with a letter or digit",
-    _ENTRY: "module:Class is meant, as digits.experiment:DigitsExperiment",
-    _ENV_NAME: "the name of a variable is letters, digits, _ . and -, and begins with a letter or _",
-    _ENV_PREFIX: "a prefix of variables is letters, digits, _ . and -, and begins with a letter or _",
-    _LABEL: "the name of a label or taint is meant, as disk or nvidia.com/gpu.product",
-    _LABEL_VALUE: "the value of a label is letters, digits, - _ and ., and begins and ends with a letter or digit",
-    _RESOURCE: "the name of a resource with its maker is meant, as nvidia.com/gpu",
-    _QUANTITY: "a quantity is meant, as 500m, 2 or 4Gi",
-    _PATH: "the whole path of a folder is meant, as /data, without colons or a slash at its end",
-}
-
-# Folders and volumes of a pod that are Runonce's own.
-OWN_FOLDERS = (POD_SPEC_FOLDER, POD_SCRATCH, "/dev/shm")  # noqa: S108 - of the pod's own
-OWN_VOLUMES = "runonce-"
-
-
-def _whole(value: Any) -> Any:
-    """2.0 is 2, as for an API server."""
-    return int(value) if type(value) is float and value.is_integer() else value
-
-
-def _quantity(value: Any) -> Any:
-    """2 is "2", as for an API server."""
-    value = _whole(value)
-    return str(value) if type(value) is int else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
-Count = Annotated[int, BeforeValidator(lambda value: process_count(_whole(value))), Field(ge=0, le=MAX_PROCESSES)]
-GpuId = Annotated[int, BeforeValidator(lambda value: gpu_id(_whole(value))), Field(ge=-1)]
-Name = Annotated[str, Field(pattern=_NAME, max_length=63)]
-Subdomain = Annotated[str, Field(pattern=_SUBDOMAIN, max_length=253)]
-Label = Annotated[str, Field(pattern=_LABEL, max_length=317)]
-LabelValue = Annotated[str, Field(pattern=_LABEL_VALUE, max_length=63)]
-Path = Annotated[str, Field(pattern=_PATH, max_length=253)]
-Quantity = Annotated[str, Field(pattern=_QUANTITY, max_length=32), BeforeValidator(_quantity)]
-Text = Annotated[str, Field(min_length=1, max_length=253)]
-Env = Annotated[
-    dict[Annotated[str, Field(pattern=_ENV_NAME, max_length=256)], Annotated[str, Field(max_length=4096)]],
-    Field(max_length=64),
-]
 
 
 class _Model(BaseModel):
@@ -105,7 +53,7 @@ class MachineBlock(_Model):
     nprocesses: Count | None = None
     nprocesses_per_device: tuple[Count, ...] | None = Field(None, max_length=1024, strict=False)
     gpu_ids: tuple[GpuId, ...] = Field((), max_length=1024, strict=False)
-    gpu_resource: Annotated[str, Field(pattern=_RESOURCE, max_length=253)] | None = None
+    gpu_resource: Annotated[str, Field(pattern=RESOURCE, max_length=253)] | None = None
     coupled: bool | None = None
     env: Env = Field(default_factory=dict)
 
@@ -159,7 +107,7 @@ class EnvFrom(_Model):
 
     config_map: Subdomain | None = None
     secret: Subdomain | None = None
-    prefix: Annotated[str, Field(pattern=_ENV_PREFIX, max_length=256)] = ""
+    prefix: Annotated[str, Field(pattern=ENV_PREFIX, max_length=256)] = ""
 
 
 class Volume(_Model):
@@ -177,7 +125,7 @@ class Volume(_Model):
 class ExperimentSpec(_Model):
     """Everything a user may say of an experiment. docs/resource.md tells which fields enter the key."""
 
-    config: Annotated[str, Field(pattern=_ENTRY, max_length=253)] | None = None
+    config: Annotated[str, Field(pattern=ENTRY, max_length=253)] | None = None
     command: tuple[Annotated[str, Field(max_length=8192)], ...] | None = Field(
         None, min_length=1, max_length=256, strict=False
     )
@@ -245,7 +193,7 @@ class ExperimentSpec(_Model):
         if self.code_version is None:
             raise SpecError(Fault("spec.codeVersion", *_NO_CODE_VERSION), reason="CodeVersionMissing")
         if self.code_version == "image":
-            found = _IMAGE_DIGEST.search(self.image or "")
+            found = IMAGE_DIGEST.search(self.image or "")
             return f"image:{found[1]}" if found else "image"
         return self.code_version
 
@@ -326,13 +274,15 @@ def parse_experiment(resource: Mapping[str, Any]) -> Experiment:
                 f"Write apiVersion: {API_VERSION} and kind: {KIND}.",
             )
         )
-    if _is_deeper(resource, MAX_LEVELS):
+    if is_deeper(resource, MAX_LEVELS):
         raise SpecError(Fault("", f"is nested more than {MAX_LEVELS} levels deep.", "Flatten it."))
     try:
         experiment = Experiment.model_validate(resource, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise SpecError(*spec_faults(error), *_params_faults(resource)) from None
-    faults, lost = list(_check(experiment.spec)), _lost_nulls(experiment)
+        raise SpecError(*spec_faults(error, Experiment), *_params_faults(resource)) from None
+    faults = list(check_spec(experiment.spec))
+    applied = experiment.metadata.annotations.get(LAST_APPLIED)
+    lost = lost_nulls(applied, experiment.spec.params) if applied is not None else []
     if faults or lost:
         raise SpecError(*faults, *lost, reason=None if faults else "NullLost")
     return experiment
@@ -351,263 +301,7 @@ def to_resource(
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec.to_json()}
 
 
-# --- what the model cannot say ------------------------------------------------------------------------------
-
-
-def _check(spec: ExperimentSpec) -> Iterator[Fault]:
-    yield from _check_entry(spec)
-    misformed = list(_guard(lambda: check_form(spec.params, "spec", "params")))
-    yield from misformed or _guard(lambda: check_size(spec.params, "spec", "params"))
-    yield from _guard(lambda: check_form(spec.hash_as, "spec", "hashAs"))
-    yield from _check_names(spec)
-    if spec.hash is not None:
-        yield from _guard(lambda: check_pin(spec.hash), "spec")
-    yield from _check_env(spec)
-    yield from _check_sources(spec)
-    yield from _check_volumes(spec)
-    yield from _check_tolerations(spec)
-    size = len(canonical(spec.to_json())) if not misformed else 0
-    if size > MAX_SPEC_BYTES:
-        what = f"is {size:,} bytes as JSON; pods are told up to {MAX_SPEC_BYTES:,}."
-        yield Fault("spec", what, "Keep long texts in files of the image, or in a ConfigMap under envFrom or volumes.")
-    for mode in spec.modes():
-        yield from _guard(lambda mode=mode: spec.shape(mode, local=True))
-    if not any(True for _ in spec.modes()):
-        yield Fault("spec.machineParams", "has no mode.", "Give train, valid or test, as in train: {nprocesses: 1}.")
-
-
-def _check_entry(spec: ExperimentSpec) -> Iterator[Fault]:
-    if (spec.config is None) == (spec.command is None):
-        what = "are both given" if spec.config is not None else "are both missing"
-        yield Fault("spec", f"config and command {what}.", "Give config: module:Class, or command: [program, …].")
-    for position, argument in enumerate(spec.command or ()):
-        if "\0" in argument:
-            fault = Fault("", "holds the character 0, which ends an argument.", "Remove it.")
-            yield fault.under("spec", "command", position)
-    version = spec.code_version
-    if version is not None and not _CODE_VERSION.fullmatch(version):
-        yield Fault(
-            "spec.codeVersion",
-            f"is {shown(version)}; it is source:<64 hex digits>, image, or label:<text without blanks>.",
-            "Leave it out and let `runonce render` fill it in.",
-        )
-    if version == "image" and not _IMAGE_DIGEST.search(spec.image or ""):
-        yield Fault(
-            "spec.image",
-            f"is {shown(spec.image)}; codeVersion: image needs it by digest.",
-            "Write name@sha256:<64 hex>.",
-        )
-    if spec.command is not None and not spec.code and version is None:
-        yield Fault(
-            "spec.code",
-            "is missing: nobody could tell which files the command's result depends on.",
-            'Name them, as in code: ["*.sh", "src/**/*.c"], or give a codeVersion.',
-        )
-    if spec.command is None and spec.code:
-        yield Fault("spec.code", "goes with command; a config's code is found by its imports.", "Remove it.")
-    if spec.config is None and (spec.code_packages or spec.params_only_in):
-        yield Fault("spec", "codePackages and paramsOnlyIn go with config.", "Remove them.")
-
-
-def _check_env(spec: ExperimentSpec) -> Iterator[Fault]:
-    places: list[tuple[tuple[str, ...], Mapping[str, str]]] = [(("spec", "env"), spec.env)]
-    for mode in spec.modes():
-        block = spec.block(mode)
-        places.append((("spec", "machineParams", mode, "env"), block.env if block else {}))
-    for path, env in places:
-        for name in env:
-            if "\0" in env[name]:
-                yield Fault("", "holds the character 0, which ends a variable.", "Remove it.").under(*path, name)
-            if name in TUNABLE and env is not spec.env:
-                continue
-            if name.startswith("RUNONCE_") or name == "JOB_COMPLETION_INDEX":
-                yield Fault("", "is set by Runonce itself.", "Choose another name.").under(*path, name)
-            elif env is not spec.env and name in spec.env:
-                fix = "Give it once: there if it can change the result, here if not."
-                yield Fault("", "is given in spec.env too, where it is in the key.", fix).under(*path, name)
-
-
-def _check_sources(spec: ExperimentSpec) -> Iterator[Fault]:
-    kinds = {
-        "envFrom": (spec.env_from, ("config_map", "secret")),
-        "volumes": (spec.volumes, ("persistent_volume_claim", "config_map", "secret", "host_path")),
-    }
-    for field, (entries, sources) in kinds.items():
-        for position, entry in enumerate(entries):
-            given = [name for name in sources if getattr(entry, name) is not None]
-            if len(given) != 1:
-                what = f"has {'several' if given else 'none'} of {', '.join(map(to_camel, sources))}."
-                yield Fault("", what, "Give one of them.").under("spec", field, position)
-
-
-def _check_volumes(spec: ExperimentSpec) -> Iterator[Fault]:
-    names, paths = [volume.name for volume in spec.volumes], [volume.mount_path for volume in spec.volumes]
-    if len(set(names)) < len(names):
-        yield Fault("spec.volumes", "give one name to several volumes.", "Name each differently.")
-    if len(set(paths)) < len(paths):
-        yield Fault("spec.volumes", "give one mountPath to several volumes.", "Mount each in a folder of its own.")
-    for position, (name, path) in enumerate(zip(names, paths, strict=True)):
-        if name.startswith(OWN_VOLUMES):
-            fault = Fault("name", f"begins with {OWN_VOLUMES}, as Runonce's own volumes do.", "Choose another name.")
-            yield fault.under("spec", "volumes", position)
-        if path in OWN_FOLDERS:
-            what = f"is one of {', '.join(OWN_FOLDERS)}, where Runonce mounts its own."
-            yield Fault("mountPath", what, "Choose another folder.").under("spec", "volumes", position)
-
-
-def _check_tolerations(spec: ExperimentSpec) -> Iterator[Fault]:
-    for position, entry in enumerate(spec.tolerations):
-        faults = []
-        if entry.key is None and entry.operator != "Exists":
-            faults.append(Fault("", "has no key, which only operator: Exists allows.", "Give the key of the taint."))
-        if entry.operator == "Exists" and entry.value:
-            faults.append(Fault("", "has a value, which operator: Exists does not compare.", "Remove one of them."))
-        if entry.toleration_seconds is not None and entry.effect != "NoExecute":
-            what = "has tolerationSeconds, which go with effect: NoExecute."
-            faults.append(Fault("", what, "Give that effect, or remove them."))
-        yield from (fault.under("spec", "tolerations", position) for fault in faults)
-
-
-def _check_names(spec: ExperimentSpec) -> Iterator[Fault]:
-    given: dict[tuple[str, ...], str] = {}
-    groups = {"hashExclude": spec.hash_exclude, "hashAs": spec.hash_as}
-    for field, names in groups.items():
-        for name in names:
-            try:
-                segments = pointer(name)
-            except InputError as error:
-                yield from error.under("spec", field).faults
-                continue
-            if segments in given:
-                yield Fault(
-                    f"spec.{field}", f"names {shown(name)}, which {given[segments]} names too.", "Drop one of them."
-                )
-            given[segments] = field
-            if spec.command is not None and segments[0] not in spec.params and field == "hashExclude":
-                yield Fault(
-                    f"spec.{field}", f"names {shown(name)}, which params does not have.", near(name, spec.params)
-                )
-    for name in spec.params_only_in:
-        yield from _guard(lambda name=name: pointer(name), "spec", "paramsOnlyIn")
-    if not spec.hash_as:
-        return
-    yield from _guard(lambda: spec.hash_form(), "spec")
-
-
-def _guard(check: Any, *path: str) -> Iterator[Fault]:
-    try:
-        check()
-    except InputError as error:
-        yield from error.under(*path).faults if path else error.faults
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    """Level by level, since a walk into the depth would end at Python's own limit."""
-    level = [value]
-    for _ in range(levels):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _lost_nulls(experiment: Experiment) -> list[Fault]:
-    """Client-side apply drops null entries silently; what it kept in its annotation shows it."""
-    import json
-
-    annotation = experiment.metadata.annotations.get(LAST_APPLIED)
-    if annotation is None:
-        return []
-    try:
-        applied = json.loads(annotation)["spec"]["params"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return []
-    if _is_deeper(applied, MAX_LEVELS):
-        return []
-    lost = list(_nulls(applied, ("spec", "params")))
-    if not lost or _without_nulls(applied) != experiment.spec.params:
-        return []
-    fix = "Write {$none: true}, or leave the field out where None is its default."
-    return [Fault("", "was null in the applied file, and kubectl apply dropped it.", fix).under(*path) for path in lost]
-
-
-def _nulls(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
-    if value is None:
-        yield path
-    elif isinstance(value, dict):
-        for name, entry in value.items():
-            yield from _nulls(entry, (*path, name))
-    elif isinstance(value, list):
-        for index, entry in enumerate(value):
-            yield from _nulls(entry, (*path, index))
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nulls(entry) for name, entry in value.items() if entry is not None}
-    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value
-
-
 def _params_faults(resource: Mapping[str, Any]) -> list[Fault]:
     spec = resource.get("spec")
     params = spec.get("params") if isinstance(spec, dict) else None
-    return list(_guard(lambda: check_form(params, "spec", "params"))) if isinstance(params, dict) else []
-
-
-# --- pydantic's errors in our words -------------------------------------------------------------------------
-
-_WORDS = {
-    "int_type": "a whole number is meant",
-    "int_from_float": "a whole number is meant",
-    "string_type": "text is meant",
-    "bool_type": "true or false is meant",
-    "dict_type": "a mapping is meant",
-    "model_type": "a mapping is meant",
-    "model_attributes_type": "a mapping is meant",
-    "tuple_type": "a list is meant",
-    "list_type": "a list is meant",
-}
-
-
-def spec_faults(error: ValidationError, root: type[BaseModel] = Experiment) -> Iterator[Fault]:
-    """pydantic's errors in our words; `root` is the model that was to be validated."""
-    entries = error.errors(include_url=False, include_context=True)
-    for entry in entries:
-        if entry["type"] == "too_short" and any(len(other["loc"]) > len(entry["loc"]) for other in entries):
-            continue  # pydantic counts the items that it found valid
-        path = [segment for segment in entry["loc"] if segment != "[key]"]
-        kind, given = entry["type"], entry["input"]
-        if kind == "extra_forbidden":
-            yield Fault("", "is no field here.", _suggest(path, root)).under(*path)
-        elif kind == "missing":
-            yield Fault("", "is missing.", "Give it.").under(*path)
-        elif given is None:
-            yield Fault("", "is null.", "Leave it out, or give a value.").under(*path)
-        elif kind == "value_error":
-            yield Fault("", str(entry["ctx"]["error"])).under(*path)
-        elif kind in _WORDS:
-            yield Fault("", f"is {shown(given)}; {_WORDS[kind]}.").under(*path)
-        elif kind == "string_pattern_mismatch":
-            pattern = entry["ctx"]["pattern"]
-            words = FORMS.get(pattern, f"the form {pattern} is meant")
-            yield Fault("", f"is {shown(given)}; {words}.").under(*path)
-        else:
-            message = entry["msg"][0].lower() + entry["msg"][1:]
-            yield Fault("", f"is {shown(given)}; {message}.").under(*path)
-
-
-def _suggest(path: list[int | str], root: type[BaseModel]) -> str:
-    model: Any = root
-    for segment in path[:-1]:
-        field = next((f for n, f in model.model_fields.items() if segment in (n, f.alias)), None)
-        if field is None:
-            continue
-        classes = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        inner = [kind for kind in classes if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        model = inner[0] if inner else model
-    return near(str(path[-1]), [field.alias or name for name, field in model.model_fields.items()])
+    return list(guard(lambda: check_form(params, "spec", "params"))) if isinstance(params, dict) else []

@@ -11,7 +11,9 @@ from pydantic.alias_generators import to_camel
 from runonce.errors import Fault, InputError, SpecError
 from runonce.experiment.machine import DEFAULT_GPU, JobShape
 from runonce.experiment.render_types import near
-from runonce.experiment.spec import ExperimentSpec, Name, Toleration, spec_faults
+from runonce.experiment.spec import ExperimentSpec, Toleration
+from runonce.experiment.spec_faults import spec_faults
+from runonce.experiment.spec_fields import Name
 from runonce.store.signing import NO_KEYS, Keyring, read_keyring
 
 

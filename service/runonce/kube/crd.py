@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from runonce.experiment.spec import API_VERSION, FORMS, KIND, ExperimentSpec
+from runonce.experiment.spec import API_VERSION, KIND, ExperimentSpec
+from runonce.experiment.spec_fields import FORMS
 from runonce.experiment.status import Status
 from runonce.kube.rules import RULES
 

@@ -1,4 +1,4 @@
-"""What `experiment.spec` checks beside its fields, as rules of the API server (CEL), in the same words. Pure.
+"""What `experiment.spec_checks` checks beside its fields, as rules of the API server (CEL), in the same words. Pure.
 
 A rule stands at a model of the spec or at one of its fields. What no rule can say, since the server does not look into
 `params` and `hashAs`, the controller says: NOT_IN_RULES lists it.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from runonce.experiment.contract import TUNABLE
 from runonce.experiment.key import MODES
 from runonce.experiment.machine import MAX_PROCESSES
-from runonce.experiment.spec import OWN_FOLDERS, OWN_VOLUMES
+from runonce.experiment.spec_checks import OWN_FOLDERS, OWN_VOLUMES
 
 NOT_IN_RULES = (
     "the forms, the size and the depth of params and hashAs; entries that were null",
