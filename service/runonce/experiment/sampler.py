@@ -7,7 +7,6 @@ import random
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -144,6 +143,7 @@ class BatchSampler(TaskSampler):
                 _Slices(self._dataset, self._collate, self._draw_from),  # type: ignore[arg-type]
                 batch_size=None,
                 sampler=list(self._slices()),
+                collate_fn=_as_it_is,
                 num_workers=self._num_workers,
                 generator=torch.Generator().manual_seed(_mixed(self._seed, self._epoch)),
             )
@@ -168,6 +168,11 @@ class BatchSampler(TaskSampler):
             yield batch, items[first:end]
 
 
+def _as_it_is(batch: Any) -> Any:
+    """The slices are put together already; the loader would look through them once more."""
+    return batch
+
+
 def _slice(size: int, process_ind: int, total: int) -> tuple[int, int]:
     return size * process_ind // total, size * (process_ind + 1) // total
 
@@ -180,7 +185,7 @@ class _Slices:
 
     def __getitem__(self, numbered: tuple[int, list[int]]) -> Any:
         batch, items = numbered
-        with _drawing_from(f"{self._draw_from}/{batch}"):
+        with _DrawingFrom(f"{self._draw_from}/{batch}"):
             if items:
                 several = getattr(self._dataset, "__getitems__", None)
                 return self._collate(several(items) if several else [self._dataset[item] for item in items])
@@ -190,25 +195,31 @@ class _Slices:
         raise TypeError("the sampler says how many slices there are")
 
 
-@contextmanager
-def _drawing_from(text: str) -> Iterator[None]:
-    """torch's global generator seeded from this text, and put back as it was; in a loader's process the others too.
+class _DrawingFrom:
+    """torch's global generator seeded from a text, and put back as it was; in a loader's process the others too.
 
     To put numpy's back costs more than many a step, so in the process itself they are left alone.
     """
-    import torch
 
-    seed = _digest(text)
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    if torch.utils.data.get_worker_info() is not None:
-        random.seed(seed)
-        if numpy := sys.modules.get("numpy"):
-            numpy.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
+    __slots__ = ("_before", "_seed")
+
+    def __init__(self, text: str) -> None:
+        self._seed = _digest(text)
+
+    def __enter__(self) -> None:
+        import torch
+
+        self._before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(self._seed)
+        if torch.utils.data.get_worker_info() is not None:
+            random.seed(self._seed)
+            if numpy := sys.modules.get("numpy"):
+                numpy.random.seed(self._seed % 2**32)
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.default_generator.set_state(self._before)
 
 
 def _emptied(batch: Any) -> Any:

@@ -168,7 +168,7 @@ class Trainer:
         self._feed.reset()
         self._begin_epoch(stage)
         if self._run.boundary_is_due():
-            self._journal.check(position.step)
+            self._journal.check()
             self._save(boundary=True)
 
     def _draw(self) -> list[list[Batch]]:
@@ -228,7 +228,7 @@ class Trainer:
         self._validation.at_step(self._model, step)
         stop, save = self._run.agree()
         if stop or save:
-            self._journal.check(step)  # no checkpoint of weights that are no numbers
+            self._journal.check()  # no checkpoint of weights that are no numbers
             self._save(boundary=self._feed.length == inf)
         return stop
 

@@ -5,8 +5,7 @@ Every sampler of every process gives equally many tasks an epoch, so that no pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -74,10 +73,10 @@ class Feed:
 
     def next(self, model: nn.Module) -> list[Batch]:
         """One batch of each sampler; call while there is something left."""
-        batches = []
-        for index, sampler in enumerate(self._samplers):
-            with self._stream(index):
-                batches.append(self._batch(sampler, model))
+        if self._with_streams:
+            batches = [self._streamed(index, model) for index in range(len(self._samplers))]
+        else:
+            batches = [self._batch(sampler, model) for sampler in self._samplers]
         self.served += 1
         return batches
 
@@ -145,16 +144,14 @@ class Feed:
         )
         return tree_map(move, data)
 
-    @contextmanager
-    def _stream(self, index: int) -> Iterator[None]:
-        if not self._with_streams:
-            yield
-            return
+    def _streamed(self, index: int, model: nn.Module) -> Batch:
+        """A batch that is drawn from the sampler's own generators."""
         before = random_state()
         restore_random_state(self._streams[index])
-        yield
+        batch = self._batch(self._samplers[index], model)
         self._streams[index] = random_state()
         restore_random_state(before)
+        return batch
 
 
 def make_feed(

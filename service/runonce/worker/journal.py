@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from runonce.errors import EntryError
 from runonce.experiment.pipeline import PipelineStage, TrainingPipeline
 from runonce.worker import group
 from runonce.worker.place import Place
@@ -34,9 +35,10 @@ class Journal:
     def see(self, total: Tensor, shown: Mapping[str, tuple[Any, int]], step: int) -> None:
         """One batch's losses. On the CPU raises for a number that is none before it reaches the weights."""
         if self._pipeline.nonfinite == "stop":
-            self._unseen.append((step, total.detach()))
-            if self._on_cpu:
-                self.check(step)
+            if not self._on_cpu:
+                self._unseen.append((step, total.detach()))
+            elif not isfinite(number := total.item()):
+                raise self._no_number(step, number)
         for name, (sum_, count) in shown.items():
             before, counted = self._sums.get(name, (0.0, 0))
             value = float(sum_) if self._on_cpu else sum_
@@ -44,20 +46,23 @@ class Journal:
                 continue
             self._sums[name] = (before + value, counted + count)
 
-    def check(self, step: int) -> None:
+    def check(self) -> None:
+        """Raises for a number that is none among those that are still on the device."""
         unseen, self._unseen = self._unseen, []
         if not unseen:
             return
-        finite = torch.isfinite(torch.stack([total for _, total in unseen])).tolist()
-        for (number, total), good in zip(unseen, finite, strict=True):
-            if not good:
-                saved = f"the last good checkpoint is of step {self.last_saved}" if self.last_saved is not None else ""
-                raise self._place.fault(
-                    f"the loss of step {number} is {float(total)}; {saved or 'there is no checkpoint yet'}.",
-                    "Lower the learning rate, give max_grad_norm, or let such steps be left out by "
-                    'TrainingPipeline(nonfinite="skip").',
-                    reason="NonFiniteLoss",
-                )
+        for (step, _), number in zip(unseen, torch.stack([total for _, total in unseen]).tolist(), strict=True):
+            if not isfinite(number):
+                raise self._no_number(step, number)
+
+    def _no_number(self, step: int, number: float) -> EntryError:
+        saved = f"the last good checkpoint is of step {self.last_saved}" if self.last_saved is not None else ""
+        return self._place.fault(
+            f"the loss of step {step} is {number}; {saved or 'there is no checkpoint yet'}.",
+            "Lower the learning rate, give max_grad_norm, or let such steps be left out by "
+            'TrainingPipeline(nonfinite="skip").',
+            reason="NonFiniteLoss",
+        )
 
     def skipped(self, step: int) -> None:
         if self._run.process_ind == 0:
@@ -65,7 +70,7 @@ class Journal:
 
     def flush(self, step: int, optimizer: Optimizer) -> None:
         """An entry for the steps since the last one; losses are means over all processes, others over this one's."""
-        self.check(step)
+        self.check()
         if not self._sums and not self._run.coupled:
             return
         sums, self._sums = self._sums, {}

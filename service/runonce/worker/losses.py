@@ -42,9 +42,10 @@ class StageLosses(nn.Module):
             for name, loss, weight in self._losses:
                 with self.place.calling(f"loss {name!r}", batch=batch.data), self._autocast():
                     value, extra = self._checked(name, loss(self.model, batch.data))
-                _add(shown, name, value.detach() * batch.items, batch.items)
-                for more, number in extra.items():
-                    _add(shown, more, number * batch.items, batch.items)
+                number = value.item() if value.device.type == "cpu" else value.detach()  # which no GPU waits for
+                _add(shown, name, number * batch.items, batch.items)
+                for more, given in extra.items():
+                    _add(shown, more, given * batch.items, batch.items)
                 part = value if weight == 1.0 else value * weight
                 own = part if own is None else own + part
             if own is not None:
@@ -67,7 +68,7 @@ class StageLosses(nn.Module):
             raise self.place.fault(
                 f"loss {name!r} does not depend on any parameter that is trained.", "Compute it with the model."
             )
-        return value.reshape(()), extra
+        return (value if value.dim() == 0 else value.reshape(())), extra
 
 
 def in_parallel(losses: StageLosses, batches: Sequence[Batch]) -> nn.Module:
