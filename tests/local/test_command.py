@@ -45,6 +45,23 @@ def artifacts(done, mode: str) -> Path:
     return Path(done.json["modes"][mode]["artifacts"])
 
 
+def test_what_a_program_logs_are_the_metrics_of_its_result(program):
+    """Of each process the last finite value of each name, and of several processes their mean; the rest is passed over."""
+    lines = ['{"step": 0, "name": "loss", "value": 9}', "no entry", '{"step": 1, "name": "loss", "value": 2.5}']
+    lines += [
+        '{"step": 2, "name": "loss", "value": "nan"}',
+        '{"step": 2, "name": "rank", "value": \'$JOB_COMPLETION_INDEX\'}',
+    ]
+    script = "\n".join(["#!/bin/sh", *(f"echo '{line}' >> $RUNONCE_OUTPUT/metrics.jsonl" for line in lines)])
+    program.write("run.sh", script).chmod(0o755)
+    done = program.runonce("run", "program.yaml", "--mode", "train", "-o", "json")
+    assert done.code == 0, done.err
+    assert done.json["modes"]["train"]["metrics"] == {"loss": 2.5, "rank": 0.5}
+    again = program.runonce("run", "program.yaml", "--mode", "train", "-o", "json")
+    assert again.json["modes"]["train"]["cacheHit"] is True
+    assert again.json["modes"]["train"]["metrics"] == {"loss": 2.5, "rank": 0.5}
+
+
 def test_a_program_gets_its_arguments_parameters_and_folders_and_is_a_hit_the_second_time(program, tmp_path):
     done = program.runonce("run", "../work/program.yaml", "-o", "json", cwd=_made(tmp_path / "elsewhere"))
     train, test = artifacts(done, "train"), artifacts(done, "test")

@@ -15,11 +15,12 @@ from xml.etree import ElementTree
 import pytest
 
 from runonce.api.comparison import differing, flat
-from runonce.api.metrics import Curve, curves_of, parse_metrics, read_running, thinned
+from runonce.api.metrics import Curve, curves_of, read_running, thinned
 from runonce.api.shown import Shown
 from runonce.cli.chart import chart
 from runonce.cli.page import page
 from runonce.cli.text import size_text, table, value_text
+from runonce.experiment.metrics import parse_metrics
 
 HOSTILE = "</script></style><script>document.title = 'broken'</script><img src=x onerror=\"document.title='broken'\">"
 

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypedDict
 
-METRICS = "metrics.jsonl"
-
-
-class Entry(TypedDict):
-    """One value of one metric. index: of the process. value: may be nan or infinite. time: seconds since 1970."""
-
-    step: int
-    mode: str
-    index: int
-    name: str
-    value: float
-    time: float
+from runonce.experiment.metrics import METRICS, Entry, parse_metrics
 
 
 @dataclass(frozen=True)
@@ -34,28 +21,6 @@ class Curve:
     @property
     def last(self) -> float:
         return self.points[-1][1]
-
-
-def parse_metrics(text: str, *, mode: str, index: int) -> list[Entry]:
-    """Entries of one file. A program of any language may have written it, so what is no entry is passed over, and
-    mode and index are taken from the place of the file where it does not name them.
-    """
-    found: list[Entry] = []
-    for line in text.splitlines():
-        try:
-            value: Any = json.loads(line)
-            entry = Entry(
-                step=int(value["step"]),
-                mode=str(value.get("mode", mode)),
-                index=int(value.get("index", index)),
-                name=str(value["name"]),
-                value=float(value["value"]),
-                time=float(value.get("time", 0.0)),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-            continue
-        found.append(entry)
-    return found
 
 
 def read_running(outputs: Path, *, mode: str) -> list[Entry]:

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from runonce.api.metrics import METRICS, parse_metrics
+from runonce.experiment.metrics import METRICS, parse_metrics
 
 if TYPE_CHECKING:
     from runonce.local.processes import LocalJobs

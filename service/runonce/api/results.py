@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from runonce.api.metrics import METRICS, Entry, curves_of, parse_metrics
 from runonce.errors import InputError
 from runonce.experiment.manifest import Commit, File, Manifest
+from runonce.experiment.metrics import METRICS, Entry, parse_metrics
 from runonce.experiment.render_types import near
 from runonce.settings import Settings
 from runonce.store.backend import Backend
@@ -57,12 +57,10 @@ class Result:
     def created(self) -> datetime:
         return datetime.fromtimestamp(self._commit.created, UTC)
 
-    @cached_property
+    @property
     def final(self) -> Mapping[str, float]:
-        """The last value of each metric, over all processes; of a program that only logs, the last of process 0."""
-        if self._commit.metrics or not any(_SHARD.fullmatch(path) for path in self.files):
-            return dict(self._commit.metrics)
-        return {curve.name: curve.last for curve in reversed(curves_of(self.metrics()))}
+        """The last value of each metric, the mean over the processes that logged it."""
+        return dict(self._commit.metrics)
 
     @cached_property
     def manifest(self) -> Manifest:

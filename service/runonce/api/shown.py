@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from runonce.api.look_up import Found
-from runonce.api.metrics import Curve, Entry, curves_of, read_running
+from runonce.api.metrics import Curve, curves_of, read_running
+from runonce.experiment.metrics import Entry
 from runonce.local.processes import LocalJobs
 from runonce.store.failures import FailedAttempt
 

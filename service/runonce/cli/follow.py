@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from runonce.api.look_up import Finder, Found
-from runonce.api.metrics import Entry, curves_of, read_running
+from runonce.api.metrics import curves_of, read_running
 from runonce.cli.text import value_text
 from runonce.errors import RunonceError
+from runonce.experiment.metrics import Entry
 
 POLL_S = 0.5
 REDRAW_S = 2.0

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from runonce.api.metrics import Entry
 from runonce.errors import InputError
+from runonce.experiment.metrics import Entry
 
 _INSTALL = 'pip install "runonce[tensorboard]"'
 _SUFFIX = ".runonce"  # ours alone are written anew

@@ -14,6 +14,7 @@ from typing import Any
 from runonce.errors import Fault, SpecError
 from runonce.experiment.contract import CHECKPOINT, DONE, INPUT_TRAIN, OUTPUT, PARAMS, STOPPED
 from runonce.experiment.form import JSON, tag_of
+from runonce.experiment.metrics import METRICS, last_values, parse_metrics
 from runonce.experiment.spec import ExperimentSpec
 from runonce.worker.loop import StopRequest
 from runonce.worker.saved import SavedFolder
@@ -57,6 +58,15 @@ def run_command(
     if stop.asked and code == -signal.SIGTERM:
         code = STOPPED  # it has no handler of its own, and its folder is saved
     return (128 - code if code < 0 else code), {"resolvedParams": dict(spec.params)}
+
+
+def logged(output: Path, *, mode: str, index: int) -> dict[str, tuple[float, int]]:
+    """The metrics of a shard: the last finite value of each name that a program wrote into metrics.jsonl."""
+    path = output / METRICS
+    if not path.is_file():
+        return {}
+    entries = parse_metrics(path.read_text(encoding="utf-8", errors="replace"), mode=mode, index=index)
+    return {name: (value, 1) for name, value in last_values(entries).items()}
 
 
 def expand(arguments: tuple[str, ...], params: Mapping[str, Any]) -> list[str]:

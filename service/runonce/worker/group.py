@@ -12,17 +12,16 @@ from runonce.errors import Fault, LostPeer, MachineError
 from runonce.experiment.machine import JobShape
 
 
-def join(shape: JobShape, *, timeout_s: float) -> torch.device:
+def join(shape: JobShape, *, process_ind: int, timeout_s: float) -> torch.device:
     """Choose the device and enter the group; reads RANK and MASTER_ADDR.
 
     nccl on GPUs, gloo on the CPU, and also where ranks share a GPU, which nccl refuses. A rank that does not answer
     for timeout_s makes every collective of the others raise. Raises MachineError when there are too few GPUs.
     """
-    device = _device(shape)
+    device = _device(shape, process_ind)
     if shape.coupled and shape.completions > 1:
-        backend = "nccl" if device.type == "cuda" and not shape.shares_devices else "gloo"
         try:
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+            dist.init_process_group(backend_of(shape, device), timeout=timedelta(seconds=timeout_s))
         except Exception as error:
             if is_lost_peer(error):
                 raise LostPeer(f"the processes of {shape.mode} did not all meet: {error}") from error
@@ -30,14 +29,18 @@ def join(shape: JobShape, *, timeout_s: float) -> torch.device:
     return device
 
 
-def _device(shape: JobShape) -> torch.device:
+def backend_of(shape: JobShape, device: torch.device) -> str:
+    return "nccl" if device.type == "cuda" and not shape.shares_devices else "gloo"
+
+
+def _device(shape: JobShape, process_ind: int) -> torch.device:
     if shape.gpus_per_process == 0:
         return torch.device("cpu")
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if seen < shape.gpus_per_process:
         raise MachineError(
             Fault(
-                f"spec.machineParams.{shape.mode}.gpuIds",
+                f"{shape.mode}, process {process_ind} of {shape.completions}: spec.machineParams.{shape.mode}.gpuIds",
                 f"gives each process {shape.gpus_per_process} GPUs (nccl), and this one sees {seen} of them.",
                 "Give ids that this machine has, or [] for the CPU (gloo); and see that torch is built for its driver.",
             )

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runonce.errors import Damaged
 from runonce.experiment.config import ExperimentConfig
+from runonce.experiment.metrics import METRICS
 from runonce.experiment.params import ExperimentParameters
 from runonce.experiment.run import Checkpoint, Run
 
 if TYPE_CHECKING:
     from runonce.worker.checkpoint import Checkpoints, Step
 
-METRICS = "metrics.jsonl"
 FLUSH_S = 1.0  # who follows a run sees an entry after about so long
 
 Loaded = TypeVar("Loaded")

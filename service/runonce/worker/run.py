@@ -50,7 +50,7 @@ from runonce.experiment.params import ExperimentParameters, fingerprint
 from runonce.experiment.spec import ExperimentSpec, parse_experiment
 from runonce.store.backend import Backend
 from runonce.store.publish import republish
-from runonce.worker.command import run_command
+from runonce.worker.command import logged, run_command
 from runonce.worker.loop import StopRequest, WorkerRun
 from runonce.worker.patience import Patient
 from runonce.worker.proof import prove
@@ -172,7 +172,7 @@ def _work(process: Process, stop: StopRequest) -> int:
             index=process.index,
         )
         code, facts = run_command(process.spec, saved, process.output, inputs, process.scratch, stop)
-        metrics = {}
+        metrics = logged(process.output, mode=contract.mode, index=process.index)
     else:
         code, metrics, facts = _run_config(process, inputs, stop)
     if code != DONE:
@@ -205,7 +205,7 @@ def _run_config(
     from runonce.worker import group
     from runonce.worker.checkpoint import Checkpoints
 
-    device = group.join(shape, timeout_s=_seconds(PEER_TIMEOUT, 600.0))
+    device = group.join(shape, process_ind=process.index, timeout_s=_seconds(PEER_TIMEOUT, 600.0))
     torch.manual_seed(spec.seed)  # alike on every rank, so that models begin equal
     name = f"{contract.mode}, process {process.index} of {contract.total}"
     watch = Watch(name, stop, limit_s=_seconds(STALL_SECONDS, 0.0), coupled=shape.coupled)
