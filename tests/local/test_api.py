@@ -55,7 +55,7 @@ def test_a_run_gives_results_by_mode_inside_an_event_loop_and_in_a_thread_and_th
     assert here.runonce("run", "curves.yaml", "-p", "x=3", "-o", "json").json["modes"]["train"]["cacheHit"] is True
     (found,) = runonce.results(name="curves", mode="train")
     assert found.cache_key == train.cache_key
-    assert repr(train) == f"<Result curves train {train.cache_key[:12]}>"
+    assert repr(train) == f"<Result curves train {train.cache_key[:12]} loss=3.125>"
 
 
 def test_a_sweep_goes_on_past_a_point_that_fails_and_a_run_raises(here):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -29,6 +30,23 @@ def test_digits_train_from_the_class_and_are_a_hit_from_the_file(example):
     assert first.json["modes"]["test"]["metrics"]["accuracy"] >= 0.95
     second = place.runonce("run", "digits.yaml", "-o", "json")
     assert [outcome["cacheHit"] for outcome in second.json["modes"].values()] == [True, True]
+
+
+def test_a_trial_goes_the_whole_way_of_the_engine_in_a_few_steps_and_nothing_is_published(example):
+    place = example("digits")
+    done = place.runonce("run", "digits.yaml", "--quick", "3", "-o", "json")
+    assert done.code == 0, done.err
+    modes = done.json["modes"]
+    assert modes["train"]["metrics"]["loss"] > 0
+    assert 0 <= modes["test"]["metrics"]["accuracy"] <= 1
+    assert {outcome["message"] for outcome in modes.values()} == {"a trial of 3 steps; nothing is kept"}
+    steps = [int(step) for step in re.findall(r"train.*step (\d+)", done.err)]
+    assert steps
+    assert max(steps) == 3
+    assert place.commits() == []
+    assert not (place.home / "store").exists()
+    plan = place.runonce("plan", "digits.yaml", "-o", "json").json
+    assert not any(mode["cached"] for mode in plan["modes"].values())
 
 
 def test_a_policy_learns_to_balance_a_pole(example):

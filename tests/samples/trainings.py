@@ -83,8 +83,9 @@ class Line(ExperimentConfig):
         if p.wrong == "metric":
             metric = {"error": lambda model, batch: 0.5}
         return TrainingPipeline(
-            losses, stages, lambda parameters: torch.optim.Adam(parameters, lr=p.lr),
-            lr_scheduler_builder=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99),
+            losses, stages, lambda parameters: (torch.optim.SGD if p.wrong == "sgd" else torch.optim.Adam)(parameters, lr=p.lr),
+            lr_scheduler_builder=None if p.wrong == "no schedule" else
+            lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99),
             named_metrics=metric, accumulate=p.accumulate, valid_every=p.valid_every or None, keep=p.keep,
             precision=p.precision, max_grad_norm=p.max_grad_norm or None, log_every=2, nonfinite=p.nonfinite,
         )  # fmt: skip

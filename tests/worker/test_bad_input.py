@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 FINAL = 78
 
@@ -35,6 +36,8 @@ def refused(job, code: int = FINAL) -> str:
 )  # fmt: skip
 def test_each_names_its_place_and_the_way_out(job, wrong, said, fix):
     text = refused(job(wrong=wrong), code=1 if wrong == "shapes" else FINAL)
+    assert "train, process 0 of 1" in text
+    assert ("stage 1 (square)" in text) == (wrong not in ("no parameters", "no data"))  # these come before any stage
     assert said in text
     assert fix in text
 
@@ -68,10 +71,14 @@ def test_processes_that_are_not_coupled_train_no_model_together(job):
     assert "Remove coupled: false, ask for nprocesses: 1, or override train." in text
 
 
-def test_gpus_that_are_not_there(job):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has GPUs, so that they are missed cannot be seen")
+@pytest.mark.parametrize(("processes", "gpus", "each"), [(1, [0], 1), (1, [0, 1], 2), (2, [0, 1], 1)])
+def test_gpus_that_are_not_there(job, processes, gpus, each):
     """nccl without a GPU, and more GPUs than the machine has."""
-    text = refused(job(gpus=[0, 1]))
-    assert "spec.machineParams.train.gpuIds: gives each process 2 GPUs (nccl), and this one sees 0 of them." in text
+    text = refused(job(processes=processes, gpus=gpus))
+    assert f"train, process 0 of {processes}: spec.machineParams.train.gpuIds: gives each process {each} GPU" in text
+    assert "(nccl), and this one sees 0 of them." in text
+    assert "or [] for the CPU (gloo)" in text
 
 
 def test_train_that_left_no_weights(job):

@@ -108,11 +108,28 @@ def test_a_damaged_checkpoint_is_passed_over_by_all(job):
     assert same(again.weights(), first.weights())
 
 
-def test_the_checkpoint_of_another_shape_is_refused(job):
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"width": 9}, "size mismatch for 0.weight"),
+        ({"wrong": "sgd"}, "settings of its optimizer are not those of this one: amsgrad, betas"),
+        ({"batch_size": 4}, "the state is of batch_size=8, the sampler of 4"),
+        ({"stages": 1}, "its pipeline has 2 stages, this one 1"),
+        ({"wrong": "no schedule"}, "settings of its optimizer are not those of this one: initial_lr"),
+    ],
+    ids=["model", "optimizer", "sampler", "stages", "schedule"],
+)
+def test_a_checkpoint_of_other_code_or_another_shape_is_refused_at_once(job, changed, said):
+    """No other try would help, so it is final, and what was saved stays."""
     first = job(env=EVERY, **PACE).run()
+    saved = first.saved()
     other = first.again()
-    other.params = replace(first.params, width=9)
-    assert other.start().wait() == [78]
-    assert "train, process 0 of 1: the checkpoint of step" in other.log(0)
-    assert "is of another model or optimizer" in other.log(0)
-    assert "Run with --overwrite to begin anew" in other.log(0)
+    other.params = replace(first.params, **changed)
+    assert other.start().wait() == [78], other.log(0)
+    text = " ".join(other.log(0).split())
+    assert "train, process 0 of 1, stage " in text
+    assert "is of other code or another shape" in text
+    assert said in text
+    assert "Run with --overwrite to begin anew, or go back to the code that saved it." in text
+    assert "Traceback" not in text
+    assert other.saved() == saved

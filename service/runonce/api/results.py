@@ -60,7 +60,7 @@ class Result:
     @property
     def final(self) -> Mapping[str, float]:
         """The last value of each metric, the mean over the processes that logged it."""
-        return dict(self._commit.metrics)
+        return {name: float(value) for name, value in self._commit.metrics.items()}
 
     @cached_property
     def manifest(self) -> Manifest:

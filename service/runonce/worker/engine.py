@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +22,10 @@ from runonce.worker.losses import StageLosses, in_parallel
 from runonce.worker.place import Place
 from runonce.worker.precision import autocast_of, scaler_of
 from runonce.worker.randomness import random_state, restore_random_state, seed_process
+from runonce.worker.resume import Found, check_optimizer, newest_checkpoint, taking_up
 from runonce.worker.validation import Validation
 
 if TYPE_CHECKING:
-    from runonce.worker.checkpoint import Step
     from runonce.worker.loop import WorkerRun
 
 
@@ -252,25 +251,25 @@ class Trainer:
         self._journal.last_saved = self._position.step
 
     def _resume(self) -> None:
-        found = self._newest()
+        found = newest_checkpoint(self._run, self._place)
         if found is None:
             return
-        step, shared, own = found
-        with self._place.calling(f"taking up the checkpoint of step {step.step}"):
-            try:
-                self._model.load_state_dict(shared["model"])
-                self._optimizer.load_state_dict(shared["optimizer"])
-            except (RuntimeError, ValueError, KeyError) as error:
-                raise self._place.fault(
-                    f"the checkpoint of step {step.step} is of another model or optimizer: {error}.",
-                    "Run with --overwrite to begin anew, or go back to the code that saved it.",
-                ) from error
-            if self._scheduler is not None:
-                self._scheduler.load_state_dict(shared["scheduler"])
-            self._scaler.load_state_dict(shared["scaler"])
-            self._validation.load_state_dict(shared["validation"])
+        with taking_up(found, self._place, self._pipeline):
+            self._take_up(found)
+        if self._run.process_ind == 0:
+            said = f"{self._place}: goes on from {found.described(self._run.total_processes, self._position.epoch)}"
+            print(said, file=sys.stderr, flush=True)
+
+    def _take_up(self, found: Found) -> None:
+        shared, own = found.shared, found.own
+        self._model.load_state_dict(shared["model"])
+        check_optimizer(self._optimizer, shared["optimizer"])
+        self._optimizer.load_state_dict(shared["optimizer"])
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(shared["scheduler"])
+        self._scaler.load_state_dict(shared["scaler"])
+        self._validation.load_state_dict(shared["validation"])
         self._position = Position(**shared["position"])
-        self._place.step = self._position.step
         self._journal.load_state_dict(shared["journal"], self._position.step)
         if own is not None:
             self._feed.load_state_dict(own["feed"])
@@ -279,44 +278,6 @@ class Trainer:
         else:
             for _ in range(self._position.epoch if self._feed.length != inf else 0):
                 self._feed.reset()
-            self._journal.load_windows(shared["windows"])
+            self._journal.load_windows(found.windows)
             seed_process(self._run.seed + self._position.step)
-        self._say(step)
-
-    def _newest(self) -> tuple[Step, dict[str, Any], dict[str, Any] | None] | None:
-        checkpoints, run = self._run.checkpoints, self._run
-
-        def load(step: Step) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
-            shared = checkpoints.load(step, "shared", index=0)
-            if shared is None:
-                return None
-            if step.total == run.total_processes:
-                return shared, checkpoints.load(step, "own")
-            every = range(step.total if run.process_ind == 0 else 0)
-            owns = [checkpoints.load(step, "own", index=index) or {"window": {}} for index in every]
-            return {**shared, "windows": [own["window"] for own in owns]}, None
-
-        for step in checkpoints.newest(of_any_total=True):
-            with self._place.calling(f"reading the checkpoint of step {step.step}"):
-                found = run.load_agreed(step, partial(load, step))
-            if found is not None:
-                return step, *found
-        others = [total for total in checkpoints.totals() if total != run.total_processes]
-        if others and run.process_ind == 0:
-            print(
-                f"{self._place}: begins anew: what {others} processes saved goes on with as many, or from the end "
-                "of an epoch, and none was saved.",
-                file=sys.stderr,
-            )
-        return None
-
-    def _say(self, step: Step) -> None:
-        if self._run.process_ind != 0:
-            return
-        text = f"{self._place}: goes on from the checkpoint of step {step.step}"
-        if step.total != self._run.total_processes:
-            text += (
-                f", the end of epoch {self._position.epoch}: {step.total} processes saved it, and "
-                f"{self._run.total_processes} can go on only from there. Steps after it are done again."
-            )
-        print(text, file=sys.stderr, flush=True)
+        self._place.stage, self._place.step = "", self._position.step

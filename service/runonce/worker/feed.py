@@ -96,15 +96,14 @@ class Feed:
         return {"samplers": states, "served": self.served, "streams": self._streams}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there; a sampler without a state is drawn from until it is there."""
+        """Go on from there; a sampler without a state is drawn from until it is there. Raises what a sampler raises."""
         self.served, self._streams = state["served"], list(state["streams"])
         for sampler, own in zip(self._samplers, state["samplers"], strict=True):
-            with self._place.calling(f"{_name(sampler)} taking up its state"):
-                if own:
-                    sampler.load_state_dict(own)
-                elif sampler.length != inf:
-                    for _ in range(self.served):
-                        sampler.next_task()
+            if own:
+                sampler.load_state_dict(own)
+            elif sampler.length != inf:
+                for _ in range(self.served):
+                    sampler.next_task()
 
     def close(self) -> None:
         for sampler in self._samplers:

@@ -78,7 +78,7 @@ class _Calling:
             return
         if is_lost_peer(error):
             raise LostPeer(f"{self._place}: another process is gone or hangs: {error}") from error
-        shown = f"{self._what} raised {type(error).__name__}: {error}{_line(error)}."
+        shown = f"{self._what} raised {type(error).__name__}: {str(error).rstrip('.')}{_line(error)}."
         if self._batch is not None:
             shown += f" The batch: {shapes(self._batch)}."
         if isinstance(error, _FINAL):

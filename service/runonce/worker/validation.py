@@ -69,7 +69,8 @@ class Validation:
         most = self._run.quick or inf
         sums = evaluate(model, self._pipeline, self._feed, self._place, self._autocast, most=most)
         self._feed.reset()
-        self._feed.load_state_dict(self._start)
+        with self._place.calling("the sampler of valid taking up its state"):
+            self._feed.load_state_dict(self._start)
         restore_random_state(before)
         with self._place.calling("adding up the metrics of all processes"):
             added = group.totals([float(number) for pair in sums.values() for number in pair])
