@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from runonce.author.document import MAX_DEPTH, read_documents, read_value, write_documents
+from runonce.author.document import MAX_DEPTH, read_documents, read_value
+from runonce.author.writing import write_documents
 from runonce.errors import DocumentError
 
 

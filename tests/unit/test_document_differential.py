@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from runonce.author.document import read_documents, write_documents
+from runonce.author.document import read_documents
+from runonce.author.writing import write_documents
 from runonce.errors import DocumentError
 
 CASES = int(os.environ.get("RUNONCE_CASES", "1000"))

@@ -1,4 +1,4 @@
-"""Reads files exactly as kubectl does, or refuses them; writes files that every YAML reader takes alike.
+"""Reads files exactly as kubectl does, or refuses them.
 
 kubectl splits a file at `---`, reads each part with go-yaml v2 and makes JSON of it. What an Experiment is, is
 not known here.
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import isinf
 from typing import Any
 
 import yaml
 
+from runonce.author.scalars import RefusedScalar, decimal, key_of, real, resolve, settle, short
 from runonce.errors import DocumentError, Fault, join_path
-from runonce.experiment.canonical import number
 
 MAX_DEPTH = 100
 MAX_ALIASED = 100_000  # nodes that aliases may add to one document
@@ -31,14 +30,6 @@ class Document:
     value: dict[str, Any]
     source: str
     line: int
-
-
-class _Refused(Exception):
-    """A scalar that cannot be: what was found, and how to fix it. Where is known further out."""
-
-    def __init__(self, what: str, fix: str) -> None:
-        super().__init__(what, fix)
-        self.what, self.fix = what, fix
 
 
 def read_documents(data: bytes, *, name: str) -> list[Document]:
@@ -68,7 +59,7 @@ def read_value(text: str) -> Any:
     if reader.faults:
         raise DocumentError(*reader.faults)
     if len(values) != 1 or list(values[0]) != ["v"]:
-        raise DocumentError(Fault("", f"{_short(text)!r} is more than one value.", "Quote it."))
+        raise DocumentError(Fault("", f"{short(text)!r} is more than one value.", "Quote it."))
     return values[0]["v"]
 
 
@@ -132,7 +123,7 @@ class _Reader:
                 continue
             if not _SEPARATOR.fullmatch(row):
                 self.first_line = line - 1
-                self.fault(f"{_short(row)!r} is no separator", "Let --- stand alone in its line.", 0)
+                self.fault(f"{short(row)!r} is no separator", "Let --- stand alone in its line.", 0)
             if rows:
                 yield "\n".join(rows) + "\n", line - 1 - len(rows)
             rows = []
@@ -177,8 +168,8 @@ class _Reader:
         def take(resolve: Callable[[str], Any]) -> Callable[[str], Any]:
             def hook(literal: str) -> Any:
                 try:
-                    return _settle(resolve(literal))
-                except _Refused as refused:
+                    return settle(resolve(literal))
+                except RefusedScalar as refused:
                     self.fault(refused.what, refused.fix, 0)
                     return literal
 
@@ -189,14 +180,14 @@ class _Reader:
             if len(value) != len(items):
                 keys = [key for key, _ in items]
                 twice = next(key for key in keys if keys.count(key) > 1)
-                self.fault(f"has the key {_short(twice)!r} twice", "Keep one.", 0)
+                self.fault(f"has the key {short(twice)!r} twice", "Keep one.", 0)
             return value
 
         def constant(literal: str) -> Any:
             raise ValueError(f"{literal} is no JSON")
 
         return json.JSONDecoder(
-            parse_int=take(_decimal), parse_float=take(_float), parse_constant=constant, object_pairs_hook=pairs
+            parse_int=take(decimal), parse_float=take(real), parse_constant=constant, object_pairs_hook=pairs
         )
 
     # --- parts to values ---
@@ -253,7 +244,7 @@ class _Reader:
             return self._alias(str(event.anchor), line)
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self.fault(f"has the tag {_short(tag)}", "Remove it; quote the value where a string is meant.", line)
+            self.fault(f"has the tag {short(tag)}", "Remove it; quote the value where a string is meant.", line)
         marker = object()
         if event.anchor:
             self.anchors[event.anchor] = marker
@@ -278,7 +269,7 @@ class _Reader:
             return text
         try:
             return resolve(text)
-        except _Refused as refused:
+        except RefusedScalar as refused:
             self.fault(refused.what, refused.fix, line)
             return text
 
@@ -286,7 +277,7 @@ class _Reader:
         items: list[Any] = []
         while not isinstance(event := self.next(), yaml.SequenceEndEvent):
             self.path.append(len(items))
-            items.append(_settle(self._node(event)))
+            items.append(settle(self._node(event)))
             self.path.pop()
         return items
 
@@ -298,24 +289,22 @@ class _Reader:
                 self.fault("has a merge key <<", "Write the fields out.", line)
             raw = self._node(event)
             try:
-                key = _key(raw)
-            except _Refused as refused:
+                key = key_of(raw)
+            except RefusedScalar as refused:
                 self.fault(refused.what, refused.fix, line)
                 key = str(raw)
             else:
                 if key in value:
-                    self.fault(f"has the key {_short(key)!r} twice", "Keep one.", line)
+                    self.fault(f"has the key {short(key)!r} twice", "Keep one.", line)
             self.path.append(key)
-            value[key] = _settle(self._node(self.next()))
+            value[key] = settle(self._node(self.next()))
             self.path.pop()
         return value
 
     def _alias(self, anchor: str, line: int) -> Any:
         value = self.anchors.get(anchor, _UNKNOWN)
         if type(value) is object:
-            self.fault(
-                f"has the alias *{_short(anchor)}, but no whole value above has that anchor", "Correct it.", line
-            )
+            self.fault(f"has the alias *{short(anchor)}, but no whole value above has that anchor", "Correct it.", line)
             return f"*{anchor}"
         return self._copy(value, len(self.path), line)
 
@@ -341,175 +330,3 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # Not printable in YAML 1.1, or a line end in YAML 1.1 and a character in 1.2
 _UNREADABLE = re.compile("[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
-
-
-# --- plain scalars, as resolve.go of go-yaml v2 takes them ---
-
-
-def _spellings(*words: str) -> list[str]:
-    return [form for word in words for form in (word, word.capitalize(), word.upper())]
-
-
-_WORDS: dict[str, bool | None] = {
-    **dict.fromkeys(_spellings("y", "yes", "true", "on"), True),
-    **dict.fromkeys(_spellings("n", "no", "false", "off"), False),
-    **dict.fromkeys(["", "~", *_spellings("null")], None),
-}
-_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
-_INTEGER = re.compile(r"([-+]?)0(?:[bB]([01]+)|[oO]?([0-7]+)|[xX]([0-9a-fA-F]+))")
-_BINARY = re.compile(r"0b([-+][01]+)")  # go-yaml lets the sign stand there, too
-_DECIMAL = re.compile(r"[-+]?[0-9]+")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_DOTTED = re.compile(r"\.[0-9](?:_?[0-9])*(?:[eE][-+]?[0-9](?:_?[0-9])*)?")
-
-
-def resolve(text: str) -> str | bool | int | float | None:
-    """What go-yaml v2 takes a plain scalar for. Raises _Refused for a number that it would change."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if text[0] not in "+-.0123456789":
-        return text
-    if _NOT_FINITE.fullmatch(text):
-        sign = "nan" if text[1] in "nN" else "-inf" if text[0] == "-" else "inf"
-        raise _Refused(f"is {text}, which JSON does not have", f'Write {{$float: "{sign}"}}.')
-    if text[0] == ".":
-        return _float(text.replace("_", "")) if _DOTTED.fullmatch(text) else text
-    plain = text.replace("_", "")
-    if based := _INTEGER.fullmatch(plain):
-        sign, *digits = based.groups()
-        return next(_based(sign + part, base) for part, base in zip(digits, (2, 8, 16), strict=True) if part)
-    if binary := _BINARY.fullmatch(plain):
-        return _based(binary[1], 2)
-    if _DECIMAL.fullmatch(plain):
-        return _decimal(plain)
-    return _float(plain) if _FLOAT.fullmatch(plain) else text
-
-
-def _based(digits: str, base: int) -> int:
-    value = int(digits, base)
-    if not -(2**63) <= value < 2**63:
-        raise _Refused(f"is {_short(str(value))}, which is too large for kubectl", f'Write {{$int: "{value}"}}.')
-    return value
-
-
-def _decimal(literal: str) -> int | float:
-    if len(literal) > 400:
-        raise _Refused(f"is {_short(literal)}, which kubectl reads as a string", "Quote it.")
-    value = int(literal)
-    if -(2**63) <= value < 2**63:
-        # 08 and 09 are no octal numbers: go-yaml makes floats of them
-        return value
-    nearest = _float(literal)
-    if int(nearest) != value:
-        raise _Refused(f"is {_short(literal)}, of which {number(nearest)} would be left", f'Write {{$int: "{value}"}}.')
-    return nearest
-
-
-def _float(literal: str) -> float:
-    value = float(literal)
-    if isinf(value):
-        raise _Refused(
-            f"is {_short(literal)}, too large for a number: kubectl reads a string",
-            'Write {$float: "inf"}, or quote it.',
-        )
-    if value == 0 and re.match(r"[^eE]*[1-9]", literal):
-        raise _Refused(f"is {_short(literal)}, so small that it becomes 0", "Write 0.")
-    return value
-
-
-def _settle(value: Any) -> Any:
-    """Between go-yaml and the API server stands JSON: whole floats come back as the integers that their digits say."""
-    return int(number(value)) if type(value) is float and value.is_integer() and abs(value) < 2**63 else value
-
-
-def _key(value: Any) -> str:
-    """A key as sigs.k8s.io/yaml makes a string of it."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        text = f"{value:.6g}"  # kubectl keeps 32 bits: 6 digits are sure
-        if float(text) == value and (value == 0 or 1e-37 < abs(value) < 1e38):
-            return text
-        raise _Refused(f"has the key {value!r}, which kubectl cuts to 32 bits", "Quote it.")
-    kind = "null" if value is None else "a list" if isinstance(value, list) else "a mapping"
-    raise _Refused(f"has {kind} as a key, which JSON does not have", "Use a string.")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:50] + "…"
-
-
-# --- values to text ---
-
-_QUOTED = (("spec", "params"), ("spec", "env"), ("spec", "hashAs"))  # here only the user knows what a word means
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9._/-]*")
-_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-
-
-def write_documents(values: Sequence[Mapping[str, Any]]) -> str:
-    """YAML that every reader takes alike, keys in the order given. Only JSON values; no nan, no infinity."""
-    return "---\n".join("".join(f"{line}\n" for line in _lines(value, ())) for value in values)
-
-
-def _lines(value: Any, path: tuple[str, ...]) -> Iterator[str]:
-    """The lines of a mapping or list that is not empty, from column 0 on."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            label = _string(key, path)
-            if len(label) > 1000:  # readers look no further for the colon
-                yield f"? {label}"
-                label = ""
-            inner = (*path, key)
-            if _inline(item):
-                yield f"{label}: {_flow(item, inner)}"
-            else:
-                yield f"{label}:"
-                yield from (f"  {line}" for line in _lines(item, inner))
-    else:
-        for item in value:
-            if _inline(item):
-                yield f"- {_flow(item, path)}"
-            else:
-                first, *others = _lines(item, path)
-                yield f"- {first}"
-                yield from (f"  {line}" for line in others)
-
-
-def _inline(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return not value
-    return not isinstance(value, list) or not any(isinstance(item, Mapping | list) and item for item in value)
-
-
-def _flow(value: Any, path: tuple[str, ...]) -> str:
-    if isinstance(value, Mapping):
-        return "{}"
-    if isinstance(value, list):
-        return f"[{', '.join(_flow(item, path) for item in value)}]"
-    if isinstance(value, str):
-        return _string(value, path)
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return _number(value)
-
-
-def _string(text: str, path: tuple[str, ...]) -> str:
-    if path[:2] not in _QUOTED and _WORD.fullmatch(text) and text.lower() not in _RESERVED:
-        return text
-    quoted = json.dumps(text, ensure_ascii=False)
-    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
-
-
-_RESERVED = {word.lower() for word in _WORDS}
-
-
-def _number(value: int | float) -> str:
-    if isinstance(value, int):
-        return str(value)
-    mantissa, e, exponent = number(value).partition("e")
-    # YAML 1.1 knows no float without a point
-    return f"{mantissa}{'' if '.' in mantissa else '.0'}{e}{exponent}" if e else mantissa

@@ -195,8 +195,8 @@ def _plan_text(planned: Mapping[str, Any]) -> str:
 def render(target: str | None, file: str | None, params: Sequence[str], grid: Sequence[str], output: str) -> None:
     """Write experiments as YAML, every field and the code version filled in."""
     from runonce.author.agree import keep_modules
-    from runonce.author.document import write_documents
     from runonce.author.version import source_version
+    from runonce.author.writing import write_documents
 
     if (target is None) == (file is None):
         raise click.UsageError("Give TARGET, or -f FILE.")
