@@ -82,13 +82,21 @@ if sys.argv[3:]:
 leases = Leases(open_store(sys.argv[1]), "dead", ttl_s=0.5)
 assert leases.hold(sys.argv[2]) is None
 print("held", flush=True)
-time.sleep(600)
+while not leases._held[sys.argv[2]].lost:
+    time.sleep(0.02)
+leases.release(sys.argv[2])
+print("lost and given back", flush=True)
 """
 
 
-def kill_a_holder(url: str, *options: str) -> None:
+def start_a_holder(url: str, *options: str) -> subprocess.Popen[str]:
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, url, KEY, *options], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def kill_a_holder(url: str, *options: str) -> None:
+    holder = start_a_holder(url, *options)
     os.kill(holder.pid, signal.SIGKILL)
     holder.communicate()
 
@@ -172,6 +180,22 @@ def test_a_damaged_lease_runs_out_like_any_other(backend):
     assert leases.hold(KEY) == "a damaged record"
     until(lambda: leases.hold(KEY) is None)
     leases.close()
+
+
+@pytest.mark.parametrize("store_url", ["shared", "s3"], indirect=True)
+def test_a_process_that_was_frozen_and_wakes_leaves_the_lease_to_who_took_it_over(backend):
+    holder = start_a_holder(backend.url, *(["shared"] if isinstance(backend, FolderBackend) else []))
+    try:
+        os.kill(holder.pid, signal.SIGSTOP)
+        next_ = Leases(backend, "next", ttl_s=0.5)
+        until(lambda: next_.hold(KEY) is None, seconds=60)
+        os.kill(holder.pid, signal.SIGCONT)
+        assert holder.communicate(timeout=60)[0] == "lost and given back\n"
+        assert b'"next"' in backend.get(lease_name(KEY))[0]
+        next_.close()
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 @pytest.mark.parametrize("store_url", ["shared", "s3"], indirect=True)
