@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,14 +75,29 @@ spec:
     test: {nprocesses: 1}
 """
 
+# The same in shell: nothing but the runner's own work takes time, so most kills are of this one.
+SCRIPT = """
+index=$JOB_COMPLETION_INDEX
+if [ -n "$RUNONCE_INPUT_TRAIN" ]; then
+    echo "test $index $(date +%s.%N)" >> "$PAID"
+    echo "[$(cat "$RUNONCE_INPUT_TRAIN/total.json"), $(cat "$RUNONCE_INPUT_TRAIN/shard-1/total.json")]" > "$RUNONCE_OUTPUT/totals.json"
+    exit
+fi
+echo "train $index $(date +%s.%N)" >> "$PAID"
+echo $((78 * (index + 1))) > "$RUNONCE_OUTPUT/total.json"
+head -c 3000000 /dev/zero | tr '\\0' "$index" > "$RUNONCE_OUTPUT/big"
+"""
+
+COMMAND = FILE.replace("config: killed:Killed", "command: [sh, killed.sh]\n  code: [killed.sh]")
+KINDS = {"class": FILE, "command": COMMAND}
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found through /proc")
 
 
 @pytest.fixture
 def killed(place):
     """The command, and a way to hold it up before a write of one of its processes."""
-    place.write("killed.py", CODE)
-    place.write("killed.yaml", FILE)
+    write_code(place)
     stops = place.folder / "stops"
     stops.mkdir()
 
@@ -99,16 +115,36 @@ def killed(place):
     return place
 
 
-@pytest.fixture(scope="module")
-def moments(tmp_path_factory, new_place) -> list[Moment]:
-    """All of a run that nobody disturbs."""
-    place = new_place(tmp_path_factory.mktemp("undisturbed"))
+def write_code(place) -> None:
     place.write("killed.py", CODE)
-    place.write("killed.yaml", FILE)
-    env = {"PAID": str(place.folder / "paid"), "PYTHONPATH": str(STOPS), "RUNONCE_STOPS": str(place.folder)}
-    done = place.runonce("run", "killed.yaml", **env)
-    assert done.code == 0, done.err
-    return read_moments((place.folder / "trace").read_text())
+    place.write("killed.sh", SCRIPT)
+    for kind, text in KINDS.items():
+        place.write(f"{kind}.yaml", text)
+
+
+@pytest.fixture(scope="module")
+def moments(tmp_path_factory, new_place) -> Callable[[str], list[Moment]]:
+    """All of a run that nobody disturbs, by its kind; it is run when first asked for."""
+    known: dict[str, list[Moment]] = {}
+
+    def of(kind: str) -> list[Moment]:
+        if kind not in known:
+            place = new_place(tmp_path_factory.mktemp(kind))
+            write_code(place)
+            env = {"PAID": str(place.folder / "paid"), "PYTHONPATH": str(STOPS), "RUNONCE_STOPS": str(place.folder)}
+            done = place.runonce("run", f"{kind}.yaml", **env)
+            assert done.code == 0, done.err
+            known[kind] = read_moments((place.folder / "trace").read_text())
+        return known[kind]
+
+    return of
+
+
+def drawn(number: int) -> tuple[str, int, int]:
+    """Kind of the run, and in which of how many equal parts of it the moment lies: every fifth is of the class."""
+    of_class = [i for i in range(MOMENTS) if i % 5 == 4]
+    same = of_class if number in of_class else [i for i in range(MOMENTS) if i not in of_class]
+    return "class" if number in of_class else "command", same.index(number), len(same)
 
 
 def until(condition, what: str, seconds: float = 60.0) -> None:
@@ -118,9 +154,9 @@ def until(condition, what: str, seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def strike(place, moment: Moment, victim: str, draw: random.Random) -> bool:
+def strike(place, kind: str, moment: Moment, victim: str, draw: random.Random) -> bool:
     """Run until the moment, and kill; whether it was reached (a run that goes on after a kill may be past it)."""
-    process = place.start("run", "killed.yaml", **place.stopping(moment))
+    process = place.start("run", f"{kind}.yaml", **place.stopping(moment))
     reached = place.stops / "reached"
     until(lambda: reached.exists() or process.poll() is not None, "neither the moment nor the end came")
     was_reached = process.poll() is None
@@ -156,39 +192,43 @@ def paid(place) -> list[tuple[tuple[str, str], float]]:
 @pytest.mark.parametrize("number", range(MOMENTS))
 def test_after_a_kill_at_any_moment_the_same_command_finishes_the_work(killed, moments, number):
     draw = random.Random(SEED + number)
-    victim, moment = VICTIMS[number % len(VICTIMS)], spread(moments, number, MOMENTS, draw)
-    told = [(moment, victim, strike(killed, moment, victim, draw))]
+    kind, part, parts = drawn(number)
+    victim, moment = VICTIMS[number % len(VICTIMS)], spread(moments(kind), part, parts, draw)
+    told = [(moment, victim, strike(killed, kind, moment, victim, draw))]
     if draw.random() < 0.3:
-        moment, victim = draw.choice(moments), draw.choice(VICTIMS)
-        told.append((moment, victim, strike(killed, moment, victim, draw)))
-    done = killed.runonce("run", "killed.yaml", "-o", "json", **killed.stopping())
+        moment, victim = draw.choice(moments(kind)), draw.choice(VICTIMS)
+        told.append((moment, victim, strike(killed, kind, moment, victim, draw)))
+    done = killed.runonce("run", f"{kind}.yaml", "-o", "json", **killed.stopping())
     assert done.code == 0, done.err
     artifacts = Path(done.json["modes"]["test"]["artifacts"])
     assert json.loads((artifacts / "totals.json").read_text()) == [78, 156]
     assert len(killed.commits()) == 2
-    again = killed.runonce("run", "killed.yaml", "-o", "json", **killed.stopping())
+    again = killed.runonce("run", f"{kind}.yaml", "-o", "json", **killed.stopping())
     assert [outcome["cacheHit"] for outcome in again.json["modes"].values()] == [True, True]
     assert killed.runonce("verify").out == "nothing is damaged\n"
     assert processes(killed.home) == {}
     twice = [(who, when) for who, when in paid(killed) if when > published(killed)[who]]
     assert twice == [], "what was published is paid for again"
-    tell(number, told, len(paid(killed)))
+    tell(number, kind, told, len(paid(killed)))
 
 
-def tell(number: int, strikes: list[tuple[Moment, str, bool]], starts: int) -> None:
+def tell(number: int, kind: str, strikes: list[tuple[Moment, str, bool]], starts: int) -> None:
     text = "; then ".join(
         f"{victim} at {moment.role.replace('-', ' ')}, write {moment.number} ({moment.phase})"
         + ("" if reached else ", after the end")
         for moment, victim, reached in strikes
     )
-    row = f"| {number + 1} | {text} | {starts} |"
+    row = f"| {number + 1} | {kind} | {text} | {starts} |"
     print(row)
     if TABLE:
         with open(TABLE, "a") as table:
             table.write(row + "\n")
 
 
-def test_moments_are_spread_over_all_that_a_run_does(moments):
-    draws = [spread(moments, number, 50, random.Random(SEED + number)) for number in range(50)]
-    assert {moment.phase for moment in draws} >= {"job", "checkpoint", "publish: files", "publish: shard", "commit"}
-    assert {moment.role for moment in draws} == {"run", "train-0", "train-1", "test-0"}
+@pytest.mark.parametrize(("kind", "phases"), [("command", set()), ("class", {"checkpoint"})])
+def test_moments_are_spread_over_all_that_a_run_does(moments, kind, phases):
+    draws = [spread(moments(kind), number, 40, random.Random(SEED + number)) for number in range(40)]
+    seldom = {moment.phase for moment in moments(kind)}
+    assert {moment.phase for moment in draws} >= {"job", "publish: files"} | phases
+    assert seldom >= {"job", "publish: files", "publish: shard", "commit", "results", "lease"} | phases
+    assert {moment.role for moment in moments(kind)} == {"run", "train-0", "train-1", "test-0"}
