@@ -18,42 +18,64 @@ METRICS_EVERY_S = 1.0
 
 
 class Screen:
-    """Standard error, shared by all that runs at once. On a terminal the newest line of each stays at the bottom."""
+    """Standard error, shared by all that runs at once. On a terminal a bar for each stays below the lines."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._lines: dict[str, str] = {}
-        self._status: Any = None
+        self._bars: Any = None
+        self._tasks: dict[str, Any] = {}
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._clear()
-        if not self._quiet:
-            click.echo(text, err=True)
-
-    def show(self, who: str, text: str) -> None:
-        """A line that the next one of `who` is written over, where that can be done."""
         if self._quiet:
             return
-        if not sys.stderr.isatty():
+        if self._bars is not None:
+            self._bars.console.out(text, highlight=False)
+        else:
             click.echo(text, err=True)
-            return
-        self._lines[who] = text
-        if self._status is None:
-            from rich.console import Console
 
-            self._status = Console(stderr=True, markup=False, highlight=False).status("")
-            self._status.start()
-        self._status.update("\n".join(self._lines.values()))
+    def tell(self, text: str) -> None:
+        """A line where no bar can say it."""
+        if not self._quiet and not sys.stderr.isatty():
+            click.echo(text, err=True)
+
+    def bar(self, who: str, detail: str, done: int, total: int) -> None:
+        """How far `who` is, where there is a terminal. Of one piece of work only that it goes on can be seen."""
+        if self._quiet or not sys.stderr.isatty():
+            return
+        if self._bars is None:
+            self._bars = _bars()
+            self._bars.start()
+        if who not in self._tasks:
+            self._tasks[who] = self._bars.add_task(who, detail="", counts="")
+        counts = f"{done} of {total}" if total > 1 else ""
+        known = total if total > 1 else None
+        self._bars.update(self._tasks[who], completed=done, total=known, detail=detail, counts=counts)
 
     def forget(self, who: str) -> None:
-        self._clear()
-        self._lines.pop(who, None)
+        if who in self._tasks:
+            self._bars.remove_task(self._tasks.pop(who))
+        if not self._tasks:
+            self.close()
 
-    def _clear(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+    def close(self) -> None:
+        """Take the bars away; lines stay."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars = None
+        self._tasks.clear()
+
+
+def _bars() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    def text(name: str) -> TextColumn:
+        return TextColumn(name, markup=False)
+
+    console = Console(stderr=True, markup=False, highlight=False)
+    columns = text("{task.description}"), BarColumn(20), text("{task.fields[counts]}"), TimeElapsedColumn()
+    return Progress(*columns, text("{task.fields[detail]}"), console=console, transient=True)
 
 
 class Progress:
@@ -66,6 +88,7 @@ class Progress:
         self._said = ""
         self._metrics: dict[str, tuple[int, float]] = {}
         self._shown_at = 0.0
+        self._detail = ""
 
     @property
     def _label(self) -> str:
@@ -74,6 +97,7 @@ class Progress:
     def begin(self, mode: str, job: str) -> None:
         self._flush()
         self._mode, self._job, self._uid, self._said, self._metrics = mode, job, "", "", {}
+        self._detail = ""
 
     def say(self, text: str) -> None:
         self._screen.say(f"{self._label}: {text}")
@@ -94,6 +118,7 @@ class Progress:
             self._uid = state.uid
         self._follow_logs()
         self._follow_metrics()
+        self._screen.bar(self._label, self._detail, len(state.succeeded), state.completions)
 
     def close(self) -> None:
         self._flush()
@@ -124,7 +149,8 @@ class Progress:
             self._shown_at = time.monotonic()
             step = max(step for step, _ in self._metrics.values())
             shown = "  ".join(f"{name} {value:.4g}" for name, (_, value) in self._metrics.items())
-            self._screen.show(self._label, f"{self._label}: step {step}  {shown}")
+            self._detail = f"step {step}  {shown}"
+            self._screen.tell(f"{self._label}: {self._detail}")
 
     def _lines(self, path: Path) -> list[str]:
         """Whole lines that are new; the rest of one stays for the next look."""

@@ -97,6 +97,7 @@ class _Runner:
             finally:
                 for session, _ in self._running:
                     session.close()
+                self._screen.close()
 
     def _step(self) -> None:
         while self._waiting and len(self._running) < self._at_once:
@@ -118,7 +119,8 @@ class _Runner:
         if self._total > 1:
             done = self._hits + self._made + self._failed
             text = f"{done} of {self._total} done: {self._hits} cached, {self._made} made, {self._failed} failed"
-            self._screen.show("", text)
+            self._screen.tell(text)
+            self._screen.bar("all", text, done, self._total)
 
     def _stop(self, interrupt: _Interruptible) -> None:
         """Let the processes save a checkpoint; a second interrupt ends them at once."""
