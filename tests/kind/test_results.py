@@ -34,7 +34,7 @@ def test_two_coupled_processes_train_two_independent_ones_test_and_the_same_agai
     with PLAIN.forwarded(story.cluster, story.namespace) as url:
         found = laptop.json("show", "cold", "--store", url)
         laptop.runonce("verify", "--store", url)
-    results = {one["mode"]: one for one in found} if isinstance(found, list) else found["modes"]
+    results = {one["mode"]: one for one in found}
     assert "weights.pt" in {file["path"] for file in results["train"]["files"]}
     assert results["test"]["metrics"]["accuracy"] > 0.5
     before = story.pods_ever()
@@ -128,7 +128,8 @@ def test_code_is_edited_submitted_and_run_without_an_image_of_its_own(story, lap
             (laptop.folder / "lab" / "rule.py").write_text(f"def answer(x):\n    {rule}\n")
             laptop.submit(file, "--with-source", "--store", url, "--wait", "--timeout", "240")
             keys.append(train(story.succeeded("trial"))["cacheKey"])
-            answers.append(laptop.json("show", keys[-1], "--store", url)["metrics"]["answer"])
+            (shown,) = laptop.json("show", keys[-1], "--store", url)
+            answers.append(shown["metrics"]["answer"])
     assert answers == [21, 40, 21]
     assert keys[0] == keys[2] != keys[1]
     assert condition(story.experiment("trial"), "CacheHit")["status"] == "True"

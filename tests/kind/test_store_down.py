@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
 
 import pytest
@@ -11,16 +12,17 @@ from story import condition, program, train
 
 from runonce.store.url import open_store
 
-pytestmark = pytest.mark.xdist_group("store")  # one after the other: they put the same server out of action
-
 WAITS = "echo up; while [ ! -e /tmp/go ]; do sleep 0.2; done; echo $JOB_COMPLETION_INDEX > $RUNONCE_OUTPUT/x"
 PATIENT = "It is tried again"  # what a worker says that waits for its store
 
 
 @pytest.fixture
 def store(cluster):
-    yield FRAGILE
-    FRAGILE.start(cluster)
+    """One test after the other has it, in whatever process: they put the same server out of action."""
+    with (cluster.folder / "store.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield FRAGILE
+        FRAGILE.start(cluster)
 
 
 def test_the_store_is_down_while_two_processes_train(story, store, tmp_path):
