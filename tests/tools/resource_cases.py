@@ -9,6 +9,7 @@ import contextlib
 import copy
 import random
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -302,6 +303,7 @@ _MACHINES: list[tuple[str, bool, dict[str, Any]]] = [
     ("one count", True, {"nprocessesPerDevice": [2]}),
     ("one count", False, {"nprocesses": 1, "nprocessesPerDevice": [1]}),
     ("one count", False, {"gpuIds": [0]}),
+    ("counts empty", True, {"nprocessesPerDevice": [1]}),
     ("counts empty", False, {"nprocessesPerDevice": []}),
     ("counts and ids", True, {"nprocessesPerDevice": [1, 1], "gpuIds": [0, 1]}),
     ("counts and ids", True, {"nprocessesPerDevice": [1, 1], "gpuIds": []}),
@@ -350,13 +352,18 @@ def ties() -> Iterator[Change]:
     yield Change("train coupled", False, _block("train", nprocesses=2, gpuIds=[0]))
     yield Change("valid coupled", True, _block("valid", nprocesses=2, gpuIds=[0]))
     yield Change("test coupled", True, _block("test", nprocesses=2, gpuIds=[0]))
+    yield Change("train coupled", True, _block("train", nprocesses=2, gpuIds=[0], coupled=False))
+    yield Change("valid coupled", False, _block("valid", nprocesses=2, gpuIds=[0], coupled=True))
+    yield Change("test coupled", False, _block("test", nprocesses=2, gpuIds=[0], coupled=True))
     for label, good, fields in _FIELDS:
         yield Change(label, good, _whole(**fields))
 
 
 _MOUNT = {"name": "v", "mountPath": "/v"}
 _FIELDS: list[tuple[str, bool, dict[str, Any]]] = [
+    ("modes", True, {"machineParams": {"valid": {"nprocesses": 1}}}),
     ("modes", False, {"machineParams": {}}),
+    ("no modes", True, {"machineParams": {"test": {"nprocesses": 1}}}),
     ("no modes", False, {"machineParams": None}),
     ("entry", False, {"config": "m:C", "command": ["x"]}),
     ("entry", False, {"config": None, "command": None, "code": None, "codeVersion": "label:x"}),
@@ -404,7 +411,17 @@ _FIELDS: list[tuple[str, bool, dict[str, Any]]] = [
     ("one place", True, {"volumes": [_MOUNT | {"hostPath": "/x"}, {"name": "w", "mountPath": "/w", "secret": "s"}]}),
     ("one place", False, {"volumes": [_MOUNT]}),
     ("one place", False, {"volumes": [_MOUNT | {"hostPath": "/x", "persistentVolumeClaim": "p"}]}),
+    (
+        "names of volumes",
+        True,
+        {"volumes": [_MOUNT | {"secret": "a"}, {"name": "w", "mountPath": "/w", "secret": "b"}]},
+    ),
     ("names of volumes", False, {"volumes": [_MOUNT | {"secret": "a"}, _MOUNT | {"mountPath": "/w", "secret": "b"}]}),
+    (
+        "folders of volumes",
+        True,
+        {"volumes": [_MOUNT | {"secret": "a"}, {"name": "w", "mountPath": "/v/w", "secret": "b"}]},
+    ),
     ("folders of volumes", False, {"volumes": [_MOUNT | {"secret": "a"}, _MOUNT | {"name": "w", "secret": "b"}]}),
     ("own volume", True, {"volumes": [_MOUNT | {"name": "runonce", "secret": "a"}]}),
     ("own volume", False, {"volumes": [_MOUNT | {"name": "runonce-spec", "secret": "a"}]}),
@@ -420,5 +437,29 @@ _FIELDS: list[tuple[str, bool, dict[str, Any]]] = [
     ("taint seconds", True, {"tolerations": [{"key": "a", "effect": "NoExecute", "tolerationSeconds": 0}]}),
     ("taint seconds", False, {"tolerations": [{"key": "a", "tolerationSeconds": 5}]}),
     ("taint seconds", False, {"tolerations": [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}]}),
-    ("numbers", True, {"seed": 2**53 - 1, "retries": 0, "ttlSecondsAfterFinished": 3600}),
 ]
+
+
+# --- what a run met -----------------------------------------------------------------------------------------
+
+
+def table(hits: Counter[tuple[str, str]]) -> str:
+    """Rows of docs/refusals.md: each rule that ties fields together, then each kind of bound over all places that have it.
+
+    Of a kind the fewest hits of any place are told.
+    """
+    rules = {change.label for change in ties()}
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for change in changes():
+        if change.label not in rules:
+            kinds[change.label.rpartition(" ")[2]].add(change.label)
+    sides = {(change.label, "accepted" if change.good else "refused") for change in changes()}
+
+    def least(labels: set[str], side: str) -> str:
+        met = [hits[label, side] for label in labels if (label, side) in sides]
+        return str(min(met)) if met else "-"
+
+    rows = [(label, 1, {label}) for label in sorted(rules)]
+    rows += [(kind, len(labels), labels) for kind, labels in sorted(kinds.items())]
+    lines = (f"| {what} | {count} | {least(of, 'accepted')} | {least(of, 'refused')} |" for what, count, of in rows)
+    return "\n".join(["| What | Places | Accepted, at least | Refused, at least |", "|---|---|---|---|", *lines])
