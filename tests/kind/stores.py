@@ -82,7 +82,8 @@ class Store:
             shell.stdin.close()
 
     def start(self, cluster: Cluster) -> None:
-        self._shell(cluster, "rm -f /tmp/down")
+        """Returns once there is one again, ready or not."""
+        self._shell(cluster, "rm -f /tmp/down; until kill -0 $(cat /tmp/pid) 2> /dev/null; do sleep 0.1; done")
 
     def _shell(self, cluster: Cluster, script: str) -> None:
         cluster.kubectl("exec", "-n", NAMESPACE, f"deployment/{self.name}", "--", "sh", "-c", script)
