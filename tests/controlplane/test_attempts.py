@@ -123,3 +123,24 @@ def test_a_group_that_fails_after_its_last_shard_has_a_result_and_no_next_attemp
     with place.kubelet.playing(place.namespace, lambda pod: None):
         place.until("late", "Succeeded")
     assert attempt_of(place, "late") == 1
+
+
+def test_after_a_failure_an_edit_goes_on_in_the_same_round_and_a_rerun_in_a_new_one(place):
+    """With more memory, or another image of the same code: what was saved and published is not made again."""
+    place.start()
+    seen: dict[str, set[str]] = {}
+
+    def ends(pod):
+        image = pod["spec"]["containers"][0]["image"]
+        seen.setdefault(image, set()).update(rounds([pod]))
+        return 0 if image == "three" else 3
+
+    with place.working(ends):
+        place.apply("mended", retries=0, image="one")
+        place.until("mended", "Failed")
+        place.apply("mended", retries=0, image="two")
+        place.until("mended", "Failed")
+        place.apply("mended", retries=0, image="three", annotations={"runonce.dev/rerun": "anew"})
+        place.until("mended", "Succeeded")
+    assert seen["one"] == seen["two"]
+    assert seen["three"].isdisjoint(seen["one"])

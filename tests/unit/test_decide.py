@@ -410,12 +410,26 @@ def test_shards_outrank_the_status_that_names_a_job():
     assert isinstance(decide(wanted(earlier=earlier()), Seen(unfinished=FROM + "r", shards=shards())), Publish)
 
 
-def test_what_was_given_up_is_not_gone_on_with():
-    given_up = earlier(given_up=True)
-    for seen in (Seen(unfinished=FROM + "r"), Seen(job=failed(round=Round(round=FROM + "r", verdict="final")))):
+def test_what_was_given_up_goes_on_after_an_edit_from_what_was_there_and_with_all_its_retries():
+    spent = {"verdict": "charged", "charges": {"me": 3, "other": 1}, "disruptions": 4, "attempt": 3}
+    given_up = earlier(given_up=True, **spent)
+    for seen in (Seen(unfinished=FROM + "r"), Seen(), Seen(job=failed(round=Round(round=FROM + "r", **spent)))):
         decision = decide(wanted(earlier=given_up), seen)
         assert isinstance(decision, Create | Replace)
-        assert decision.round == Round(round=FROM + "new", machine="m")
+        assert decision.round == Round(round=FROM + "r", attempt=4, charges={"other": 1}, machine="m")
+
+
+def test_what_was_given_up_begins_anew_where_that_is_asked_for():
+    """A checkpoint that can only fail again is left behind so."""
+    decision = decide(wanted(earlier=earlier(given_up=True), tokens=("t",)), Seen(unfinished=FROM + "r"))
+    assert decision == Create(Round(round=FROM + "new", machine="m", tokens=("t",)))
+
+
+def test_the_attempt_after_an_edit_is_judged_for_itself():
+    """The status still tells of the one before: nobody has written it since."""
+    again = failed(round=Round(round=FROM + "r", attempt=2))
+    decision = decide(wanted(earlier=earlier(given_up=True)), Seen(job=again))
+    assert isinstance(decision, Record)
 
 
 def test_a_status_of_other_inputs_says_nothing():

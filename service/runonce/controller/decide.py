@@ -221,16 +221,16 @@ def _without_job(wanted: Wanted, seen: Seen) -> Decision:
     earlier = wanted.earlier
     if seen.living:
         return Wait(f"processes of an earlier Job still run: {', '.join(seen.living)}", "WaitingForPods")
-    fits = earlier is not None and not earlier.given_up and _serves(wanted, earlier.round)
+    fits = earlier is not None and _serves(wanted, earlier.round)
     if seen.shards is not None and not wanted.tokens:
         return Publish(seen.shards, _round(wanted, seen, seen.shards[0].round))
+    if earlier is not None and fits and earlier.given_up:
+        return Create(_taken_up(wanted, earlier.round))
     if earlier is not None and fits and not earlier.uid:
         return Create(earlier.round)
     if earlier is not None and fits:
         return _after_deletion(wanted, earlier.round)
     resumed = seen.unfinished if not wanted.tokens else None
-    if earlier is not None and earlier.given_up and resumed == earlier.round.round:
-        resumed = None
     return Create(_round(wanted, seen, resumed or wanted.fresh))
 
 
@@ -278,7 +278,6 @@ def _edited(wanted: Wanted, job: JobState) -> bool:
 def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
     earlier = wanted.earlier
     stale = not _serves(wanted, job.round)
-    stale = stale or (earlier is not None and earlier.given_up and earlier.round.round == job.round.round)
     if seen.shards is not None and not stale:
         if wanted.tokens and seen.commit is not None and seen.etag != job.round.replaces:
             return Hit(seen.commit, cached=True)  # replaced by another meanwhile: the request is honoured
@@ -293,6 +292,8 @@ def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
         return Replace(earlier.round, job.uid)  # decided already, and not yet done
     if stale:
         return Replace(_round(wanted, seen, wanted.fresh), job.uid)
+    if earlier is not None and earlier.given_up and not _follows(job.round, earlier.round):
+        return Replace(_taken_up(wanted, job.round), job.uid)
     if wanted.owner not in job.owners:
         # Another owner's outcome is not ours: the same round goes on, and with it its checkpoints.
         return Replace(_next(wanted, job.round), job.uid)
@@ -319,6 +320,12 @@ def _follows(later: Round, earlier: Round) -> bool:
 
 def _next(wanted: Wanted, before: Round) -> Round:
     return replace(before, attempt=before.attempt + 1, verdict=None, machine=wanted.machine, deletions=0)
+
+
+def _taken_up(wanted: Wanted, given_up: Round) -> Round:
+    """After an edit: the same round goes on, from its checkpoints and from what is published, with all its retries."""
+    charges = {uid: count for uid, count in given_up.charges.items() if uid != wanted.owner.uid}
+    return replace(_next(wanted, given_up), charges=charges, disruptions=0)
 
 
 def _honours(commit: Commit, wanted: Wanted) -> bool:

@@ -290,7 +290,13 @@ class _Pass:
             leases.release(wanted.cache_key)
         elif mine and isinstance(decision, rules.Wait) and decision.cause == "Running":
             leases.hold(wanted.cache_key)  # an earlier controller's, which nobody renews any more
-        return self._view(wanted, decision, job if mine else None)
+        return self._view(wanted, decision, job if mine and not self._is_closed(wanted, job) else None)
+
+    def _is_closed(self, wanted: ModeOf, job: JobState | None) -> bool:
+        """Whether the status tells of the attempt after this one already: a Job that is going says less."""
+        status: ModeStatus | None = getattr(self._written.modes, wanted.mode)
+        going = job is not None and job.phase == "ending"
+        return going and status is not None and status.cache_key == wanted.cache_key and not status.job_uid
 
     def _view(self, wanted: ModeOf, decision: rules.Decision, job: JobState | None) -> View:
         shape = wanted.shape()
