@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 RUNONCE = str(Path(sys.executable).parent / "runonce")
 NAMESPACE = "examples"
 EXAMPLES = {
+    "cluster": "hello.yaml",
     "commands": "root.yaml",
     "digits": "digits.yaml",
     "own_loop": "own_loop:OwnLoop",
