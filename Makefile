@@ -50,7 +50,7 @@ prove: $(VENV)/ready ## the long proofs: thousands of generated files, fifty kil
 	RUNONCE_PROVE=1 $(RUN) pytest -q -n 2 tests/controlplane/test_controller_killed.py tests/controlplane/test_controller_soak.py
 	$(BIN)/python tests/tools/show_cluster.py
 	RUNONCE_ROUNDS=300 $(RUN) pytest -q -rP tests/store/test_collect.py -k collectors_in_s3
-	$(MAKE) crashes
+	$(MAKE) kills crashes
 
 crashes: $(VENV)/ready ## the table of docs/crashes.md: SIGKILL at every write of the folder store
 	$(RUN) pytest -q -rP tests/store/test_crash.py
@@ -59,6 +59,9 @@ crashes: $(VENV)/ready ## the table of docs/crashes.md: SIGKILL at every write o
 
 cluster: $(VENV)/ready programs ## a control plane with the controller here, the examples applied, the table of how they end. EXAMPLES=
 	$(BIN)/python tests/tools/show_cluster.py $(EXAMPLES)
+
+kills: $(VENV)/ready ## fifty kills of a training, as a table; KILLS=
+	$(BIN)/python tests/tools/kill_table.py $(or $(KILLS),50)
 
 chart: $(VENV)/ready ## the chart linted, rendered and compared with its schema; needs helm
 	$(RUN) pytest -q -n 2 tests/chart
