@@ -68,7 +68,7 @@ class DoomedStore:
 def run(kubeconfig: str, cluster: Cluster, namespace: str, die_at: int, trace: str) -> int:
     gate = Gate(die_at, trace)
     open_store = main.open_store
-    main.open_store = lambda url: DoomedStore(open_store(url), gate)  # type: ignore[assignment,return-value]
+    main.open_store = lambda *given: DoomedStore(open_store(*given), gate)  # type: ignore[assignment,return-value]
 
     def make() -> Controller:
         api = DoomedApi.connect(kubeconfig=kubeconfig)
