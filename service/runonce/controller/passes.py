@@ -441,8 +441,8 @@ class _Pass:
             if shown is not None and now - shown < COUNTS_EVERY_S:
                 self._again(COUNTS_EVERY_S)
                 return
-        self._world.shown[self._owner.uid] = now
         self._put(status)
+        self._world.shown[self._owner.uid] = now
         self._tell(status)
 
     def _tell(self, status: Status) -> None:
