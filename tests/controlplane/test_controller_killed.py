@@ -138,7 +138,7 @@ MOMENTS = {
     "made once more": 21,
     "edited while it runs": 13,
     "shared by two": 15,
-    "suspended and resumed": 13,
+    "suspended and resumed": 15,
     "train, then test": 16,
 }
 
