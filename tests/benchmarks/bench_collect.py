@@ -1,6 +1,7 @@
 """Collection of 100,000 blobs of a folder store, half of them of no use, beside `find -printf` and `xargs rm` of the same half.
 
-The two plain programs are told beforehand what is to go; a collection has to find it out from 1,000 results.
+The two plain programs are told beforehand what is to go; a collection has to find it out from 1,000 results, and deletes
+each blob only if it is still the one that it saw.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fill(root: Path) -> tuple[FolderBackend, list[Path]]:
-    """Every second blob is a file of a result; returns the others."""
-    backend = FolderBackend(root)
-    names = [digest(f"{root.name} {i}") for i in range(BLOBS)]
+def fill(root: Path, names: list[str]) -> None:
     for name in names:
         path = root / blob_name(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"0123456789abcdef")
-    used, unused = names[::2], names[1::2]
+
+
+def results(backend: FolderBackend, used: list[str]) -> None:
+    """Every one of the blobs is a file of a result."""
     each = len(used) // RESULTS
     for i in range(RESULTS):
         files = tuple(File(path=f"{j}", size=16, sha256=used[i * each + j]) for j in range(each))
@@ -45,46 +46,49 @@ def fill(root: Path) -> tuple[FolderBackend, list[Path]]:
             backend, [shard], name="x", parts={}, params={}, inputs={}, tokens=(), replaces="", missing=(), nonce="n",
             created=1,
         )  # fmt: skip
-    return backend, [root / blob_name(name) for name in unused]
 
 
-def timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds, and CPU seconds of this process and its children."""
+    started, cpu = time.perf_counter(), cpu_seconds()
     work()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, cpu_seconds() - cpu
 
 
-def once(folder: Path, number: int) -> tuple[float, float, float]:
-    """Seconds: of a look, of a collection, of the plain programs."""
-    backend, _ = fill(folder / f"ours{number}")
-    everything = Limits(grace=-1.0)
-    looked = timed(lambda: collect(backend, everything, delete=False))
-    collected = timed(lambda: collect(backend, everything, delete=True))
+def cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def once(folder: Path, number: int) -> tuple[float, ...]:
+    """Seconds and CPU seconds of a collection and of the plain programs."""
+    backend = FolderBackend(folder / f"{number}")
+    names = [digest(f"{number} {i}") for i in range(BLOBS)]
+    results(backend, names[::2])
+    fill(backend.root, names)
+    ours = timed(lambda: collect(backend, Limits(grace=-1.0), delete=True))
     left = sum(1 for _ in backend.list("b/"))
     assert left == BLOBS // 2, left
-    other, unused = fill(folder / f"theirs{number}")
-    (folder / "unused").write_text("\0".join(map(str, unused)))
+    fill(backend.root, names[1::2])
+    (folder / "unused").write_text("\0".join(str(backend.root / blob_name(name)) for name in names[1::2]))
 
     def plainly() -> None:
-        subprocess.run(["find", other.root, "-printf", "%p %s %T@\n"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["find", backend.root, "-printf", "%p %s %T@\n"], check=True, stdout=subprocess.DEVNULL)
         subprocess.run(["xargs", "-0", "-a", folder / "unused", "rm"], check=True)
 
-    return looked, collected, timed(plainly)
+    return *ours, *timed(plainly)
 
 
 def main() -> None:
     os.fsync = lambda _: None  # type: ignore[assignment]  # filling is not measured, and a collection flushes nothing
     with tempfile.TemporaryDirectory() as name:
         samples = [once(Path(name), number) for number in range(SAMPLES)]
-    looked, collected, plain = (statistics.median(column) for column in zip(*samples, strict=True))
-    ratio = statistics.median(ours / theirs for _, ours, theirs in samples)
-    print(
-        f"{'100,000 blobs, 50,000 to go':28} {'look s':>8} {'gc s':>8} {'find, rm s':>11} {'ratio':>6} {'blobs/s':>8} {'MiB':>5}"
-    )
+    wall, cpu, plain_wall, plain_cpu = (statistics.median(column) for column in zip(*samples, strict=True))
+    ratio = statistics.median(sample[1] / sample[3] for sample in samples)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{'folder store':28} {looked:8.2f} {collected:8.2f} {plain:11.2f} {ratio:6.1f} {BLOBS / collected:8.0f} {memory:5.0f}"
-    )
+    print("100,000 blobs, 50,000 to go        s    CPU s  CPU ratio")
+    print(f"gc of a folder store        {wall:8.2f} {cpu:8.2f} {ratio:10.1f}   {memory:.0f} MiB at most")
+    print(f"find, and rm of what goes   {plain_wall:8.2f} {plain_cpu:8.2f}")
 
 
 if __name__ == "__main__":
