@@ -49,7 +49,9 @@ class _Gate:
 
     def hear(self, event: str, arguments: tuple[object, ...]) -> None:
         folder = self._doom.folder
-        if event in ("http.client.send", "subprocess.Popen") or (folder and is_write(event, arguments, folder)):
+        # Which of two processes makes a folder is a race, and an empty one is nothing.
+        written = folder and event != "os.mkdir" and is_write(event, arguments, folder)
+        if written or event in ("http.client.send", "subprocess.Popen"):
             self.call()
 
     def counted(self, owner: Any, name: str) -> None:
@@ -78,13 +80,14 @@ def doom(given: Doom) -> None:
     """Of this process, once its modules are imported and before it works."""
     import torch.distributed as dist
 
-    from runonce.store import packing, publish, restore
+    from runonce.store.folder import FolderBackend
+    from runonce.store.s3 import S3Backend
     from runonce.worker import agreement, engine, group, loop, run, saving
     from runonce.worker.checkpoint import Checkpoints
 
     gate = _Gate(given)
-    for module in (packing, publish, restore):
-        module.THREADS = 1
+    for backend in (FolderBackend, S3Backend):
+        backend.threads = 1
     agreement.INTERVAL_S = 0.0  # asked at every step, whatever the clock says
     save = saving.Saver.save
 
@@ -92,16 +95,24 @@ def doom(given: Doom) -> None:
         save(self, *given, **named)
         self._wait()
 
+    forget = Checkpoints._forget
+
+    def forget_together(self: Any) -> None:
+        """Which steps are old depends on what the other has written by then: so both have."""
+        group.any_rank(False)
+        forget(self)
+
     saving.Saver.save = saved_at_once  # type: ignore[method-assign]
+    Checkpoints._forget = forget_together  # type: ignore[method-assign]
     for name in ("init_process_group", "all_reduce", "all_gather", "destroy_process_group"):
         gate.counted(dist, name)
     gate.named(run, "republish", "take-over")
-    gate.named(run, "_restore_inputs", "restore")
+    gate.named(run, "restore_inputs", "restore")
     gate.named(run, "_run_config", "train")
     gate.named(run, "run_command", "command")
     gate.named(group, "join", "rendezvous")
     gate.named(engine.Trainer, "_resume", "restore")
     gate.named(loop.WorkerRun, "latest_checkpoint", "restore")
     gate.named(Checkpoints, "save", "checkpoint")
-    gate.named(run, "publish_shard", "publish")
+    gate.named(run, "publish", "publish")
     sys.addaudithook(gate.hear)

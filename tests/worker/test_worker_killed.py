@@ -26,6 +26,7 @@ from runonce.store.backend import shard_name
 from runonce.store.commit import complete_attempt, probe
 from runonce.store.location import parse_location
 from runonce.store.restore import read_manifest, restore
+from runonce.store.url import open_store
 from runonce.worker.checkpoint import Checkpoints
 
 SEED = 20261124
@@ -37,15 +38,18 @@ TRAINING = {"items": 24, "epochs": 1, "dropout": 0.3, "valid_every": 2}
 
 # By kind of store and piece of work, the calls of each process; a change here is a change of what a worker does.
 POINTS = {
-    ("folder", "train"): (114, 100),
-    ("folder", "resume"): (93, 66),
-    ("folder", "test"): (11, 17),
-    ("folder", "take over"): (4, 4),
-    ("s3", "train"): (70, 52),
-    ("s3", "resume"): (65, 49),
+    ("folder", "train"): (100, 72),
+    ("folder", "resume"): (83, 57),
+    ("folder", "test"): (9, 9),
+    ("folder", "take over"): (3, 3),
+    ("s3", "train"): (74, 58),
+    ("s3", "resume"): (68, 54),
     ("s3", "test"): (11, 11),
     ("s3", "take over"): (5, 5),
 }
+
+# A busy server lets a client send a request once more, and that is a call too.
+TRIED_AGAIN = {"folder": 0, "s3": 4}
 
 
 class Scene:
@@ -60,6 +64,8 @@ class Scene:
         self._prepare()
 
     def _prepare(self) -> None:
+        if self.kind == "folder":
+            open_store(self._pattern).put("x/made", b"")  # by one of the processes, else, and nobody knows which
         if self.work == "resume":
             # Until it has saved checkpoints, and is about to save another.
             self.start(self._pattern, attempt=1, dooms={0: self._doom(2 * POINTS[self.kind, "train"][0] // 3)})
@@ -133,7 +139,9 @@ class Scene:
         """Of the work in which a process is killed, and of what follows until there is a result."""
         dooms = {index: self._doom(die_at if index == rank else LIVES, store) for index in (0, 1)}
         job, codes = self.start(store, attempt=self.attempt, dooms=dooms)
-        if die_at != LIVES:
+        if die_at == LIVES:
+            assert codes == [0, 0], job.log(0)
+        else:
             assert codes[rank] == -9, f"call {die_at} was never reached: {codes}\n{job.log(rank)}"
         assert probe(job.backend, job.key) is None  # a worker commits nothing
         while not complete_attempt(job.backend, job.key, "r", f"attempt{job.attempt}"):
@@ -200,9 +208,10 @@ def test_a_worker_killed_before_any_of_its_calls_costs_no_result_and_no_saved_st
     counts = [sum(parts.values()) for parts in whole.parts]
     shown = [", ".join(f"{part} {number}" for part, number in parts.items()) for parts in whole.parts]
     print(f"{kind}, {work}: {counts} calls: {'; '.join(shown)}")
-    assert tuple(counts) == POINTS[kind, work]
+    more = [count - pinned for count, pinned in zip(counts, POINTS[kind, work], strict=True)]
+    assert all(0 <= number <= TRIED_AGAIN[kind] for number in more), counts
     bad = []
-    for rank, number in moments(counts):
+    for rank, number in moments(list(POINTS[kind, work])):
         if not scene.outcome(scene.fresh(), rank, number).same(whole):
             bad.append((rank, number))
     if TABLE:
