@@ -349,6 +349,8 @@ class _Pass:
             self._again(1.0 if decision.cause in ("Ending", "Moved", "Running") else POLL_S)
             self._failed = self._failed or decision.cause == "JobRefused"
             return view
+        if decision.cause == "OtherCluster":
+            self._again(POLL_S)  # whose result nothing here would tell of
         if wanted.spec.start_deadline_seconds is not None and not job.ready:
             self._again(min(POLL_S, wanted.spec.start_deadline_seconds))
         return self._idle(view, job)

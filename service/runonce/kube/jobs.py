@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -38,11 +39,13 @@ log = logging.getLogger(__name__)
 OURS = "runonce"  # as the value of MANAGED_BY
 MAX_LOST = 20  # indexes without a pod that are named
 MAX_WARNED = 1000  # Jobs whose warnings are remembered
+CLOSED_S = 30.0  # how long a namespace that is being deleted is not asked again to take a Job
 
 _CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
 _JOB_NAME = "batch.kubernetes.io/job-name"
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _SIGNALLED = (137, 143)
+_ENDING = "NamespaceTerminating"
 
 
 class KubeJobs:
@@ -62,6 +65,7 @@ class KubeJobs:
         self._warnings: dict[str, str] = {}  # by name of the Job: what the server said at its POST
         self._failures: dict[str, tuple[Failure, ...]] = {}  # by uid: what pods told before they went
         self._has_service = False
+        self._closed_until = 0.0
 
     def get(self, name: str) -> JobState | None:
         found = self._cache.get(f"{self._namespace}/{name}")
@@ -92,13 +96,17 @@ class KubeJobs:
 
     def create(self, plan: JobPlan) -> JobState:
         body = self._build(plan)
-        if plan.shape.coupled:
-            self._ensure_service()
+        if time.monotonic() < self._closed_until:
+            raise JobRefused(f"namespace {self._namespace} is being deleted.")
         try:
+            if plan.shape.coupled:
+                self._ensure_service()
             answer = self._api.post(self._path, body)
         except Conflict as error:
             raise self._taken(plan, error) from error
         except (Invalid, Refused, NotFound) as error:
+            if error.cause == _ENDING:
+                self._closed_until = time.monotonic() + CLOSED_S
             raise JobRefused(str(error)) from error
         with self._lock:
             if len(self._warnings) > MAX_WARNED:
@@ -178,7 +186,7 @@ class KubeJobs:
         try:
             self._api.post(f"{self._core}/services", build_service(self._namespace), dry_run=True)
         except ApiError as error:
-            return error.cause == "NamespaceTerminating"
+            return error.cause == _ENDING
         return False
 
     def waiting(self, state: JobState) -> tuple[str, str] | None:
@@ -290,8 +298,6 @@ class KubeJobs:
                     f"the Service {SERVICE} of namespace {self._namespace} is not of Runonce, and host names of pods "
                     "would lead elsewhere. Remove or rename it."
                 ) from None
-        except (Invalid, Refused, NotFound) as error:
-            raise JobRefused(str(error)) from error
         self._has_service = True
 
 
