@@ -102,7 +102,7 @@ def test_a_clock_that_is_wrong(pod):
 def test_a_server_that_is_away(pod, server):
     server.kill()
     try:
-        code, out = pod.run(WORK)
+        code, out = pod.run(WORK, RUNONCE_PATIENCE_S="1")
     finally:
         server.start()
     assert (code, "error (StoreUnreachable): " in out) == (1, True)

@@ -38,7 +38,8 @@ PEER_TIMEOUT = "RUNONCE_PEER_TIMEOUT_S"  # a coupled process that has not answer
 CHECKPOINT_SECONDS = "RUNONCE_CHECKPOINT_S"  # seconds between checkpoints of the engine
 STALL_SECONDS = "RUNONCE_STALL_S"  # a loop that has not gone on for so long is ended; 0, the default: never
 TRANSFERS = "RUNONCE_TRANSFERS"  # requests to the store at a time
-TUNABLE = (PEER_TIMEOUT, CHECKPOINT_SECONDS, STALL_SECONDS, TRANSFERS)
+PATIENCE = "RUNONCE_PATIENCE_S"  # how long a call to a store that does not answer is made again
+TUNABLE = (PEER_TIMEOUT, CHECKPOINT_SECONDS, STALL_SECONDS, TRANSFERS, PATIENCE)
 
 # For commands.
 PARAMS = "RUNONCE_PARAMS"

@@ -38,6 +38,7 @@ from runonce.experiment.contract import (
     LIFELINE,
     LOST_PEER,
     OUTPUT,
+    PATIENCE,
     PEER_TIMEOUT,
     SPEC_FILE,
     STALL_SECONDS,
@@ -52,7 +53,7 @@ from runonce.store.backend import Backend
 from runonce.store.publish import republish
 from runonce.worker.command import logged, run_command
 from runonce.worker.loop import StopRequest, WorkerRun
-from runonce.worker.patience import Patient
+from runonce.worker.patience import PATIENCE_S, Patient
 from runonce.worker.proof import prove
 from runonce.worker.ranks import rank_env
 from runonce.worker.saved import SavedFolder
@@ -137,7 +138,7 @@ def _process(scratch: Path) -> Process:
         attempt=os.environ[ATTEMPT],
         output=_output(scratch),
         scratch=scratch,
-        backend=Patient(open_backend(contract, os.environ)),
+        backend=Patient(open_backend(contract, os.environ), patience_s=_seconds(PATIENCE, PATIENCE_S)),
     )
 
 
