@@ -59,7 +59,8 @@ class Fault:
         return Fault(join_path(*segments, rest=self.path), self.what, self.fix)
 
     def __str__(self) -> str:
-        path = self.path if len(self.path) <= 120 else self.path[:100] + "…"
+        # Its end names the field, its beginning the file; a key of a user may be of any length.
+        path = self.path if len(self.path) <= 160 else f"{self.path[:60]}…{self.path[-99:]}"
         return ": ".join(part for part in (path, " ".join(p for p in (self.what, self.fix) if p)) if part)
 
 

@@ -78,7 +78,8 @@ def test_the_log_is_saved_as_it_stood(saver, store, checkpoints, tmp_path):
     log = tmp_path / "metrics.jsonl"
     log.write_text("one\n")
     saver.save({"state": {}}, step=1)
-    log.write_text("one\ntwo\n")
+    with log.open("a") as file:  # a log only grows
+        file.write("two\n")
     store.open.set()
     saver.close(needed=True)
     found = checkpoints.fetch(newest(checkpoints), "metrics.jsonl", tmp_path / "found")
