@@ -81,7 +81,7 @@ images: built ## the images, built, measured, and tested
 	RUNONCE_IMAGES=1 $(RUN) pytest -q tests/images
 
 kind: built ## experiments in a real cluster, made and removed; needs kind and helm too. KIND_NODE_IMAGE=
-	RUNONCE_KIND=1 $(RUN) pytest -q -n 4 --dist worksteal --durations=10 tests/kind
+	RUNONCE_KIND=1 $(RUN) pytest -q -n 4 --dist worksteal --durations=10 $(STORIES) tests/kind
 
 dist: $(VENV)/ready ## the wheel and the source archive
 	$(BIN)/hatchling build -d dist

@@ -61,7 +61,7 @@ class Story:
 
     # --- waiting --------------------------------------------------------------------------------------------
 
-    def wait(self, what: str, ready: Callable[[], Any], *, seconds: float = 240) -> Any:
+    def wait(self, what: str, ready: Callable[[], Any], *, seconds: float = 480) -> Any:
         """What `ready` returns once that is true. A failure tells the state of everything in the namespace."""
         deadline = time.monotonic() + seconds
         while not (found := ready()):
@@ -69,7 +69,7 @@ class Story:
             time.sleep(0.3)
         return found
 
-    def phase(self, name: str, *phases: str, seconds: float = 240) -> Object:
+    def phase(self, name: str, *phases: str, seconds: float = 480) -> Object:
         """The Experiment, once its status is of its spec and its phase is one of these."""
 
         def there() -> Object | None:
@@ -80,7 +80,7 @@ class Story:
 
         return dict(self.wait(f"{name}: {', '.join(phases)}", there, seconds=seconds))
 
-    def succeeded(self, name: str, *, seconds: float = 240) -> Object:
+    def succeeded(self, name: str, *, seconds: float = 480) -> Object:
         found = self.phase(name, "Succeeded", "Failed", seconds=seconds)
         assert found["status"]["phase"] == "Succeeded", self.cluster.report("-n", self.namespace)
         return found

@@ -31,7 +31,7 @@ def test_a_lost_pod_costs_no_bit_of_the_weights(story, laptop, monkeypatch):
         (job,) = (job for job in story.all("jobs") if job["metadata"]["annotations"]["runonce.dev/cache-key"] == key)
         pods = story.all("pods", labelSelector=f"batch.kubernetes.io/job-name={job['metadata']['name']}")
         story.evict(pods[0])
-        robbed, whole = story.succeeded("robbed", seconds=400), story.succeeded("whole", seconds=400)
+        robbed, whole = story.succeeded("robbed", seconds=800), story.succeeded("whole", seconds=800)
         assert (train(robbed)["attempt"], train(whole)["attempt"]) == (2, 1)
         weights = []
         for name in ("whole", "robbed"):
