@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from control_plane import CONTROLLER, wait_for
 from place import condition
 
@@ -133,53 +134,51 @@ def test_a_rerun_while_the_job_runs_joins_it(place):
     assert posted(place, since) == 1
 
 
-def test_of_two_clusters_that_share_a_store_one_makes_it_also_while_its_controller_is_away(place, monkeypatch):
-    """Two namespaces with a controller each play two clusters: neither sees the other's Jobs."""
+@pytest.fixture
+def south(place, monkeypatch):
+    """Two namespaces with a controller each play two clusters, `place` and this: neither sees the other's Jobs."""
     monkeypatch.setattr(passes, "POLL_S", 0.5)
+    place.cluster_changes = {"cluster": "north"}
     with place.plane.namespace() as other:
-        south = type(place)(place.plane, other, place.folder, place.kubelet, cluster_changes={"cluster": "south"})
-        place.cluster_changes = {"cluster": "north"}
+        made = type(place)(place.plane, other, place.folder, place.kubelet, cluster_changes={"cluster": "south"})
         try:
-            place.start()
-            place.apply("shared")
-            place.job()
-            wait_for("its word", lambda: place.status("shared").get("job"))
-            south.start()
-            south.apply("shared")
-            wait_for("a wait", lambda: south.reason("shared") == "OtherCluster")
-            place.stop()
-            place.apply("shared", ttlSecondsAfterFinished=3600)  # something to do for the next one
-            assert (south.jobs(), south.phase("shared")) == ([], "Pending")
-            place.start()
-            with place.working():
-                place.until("shared", "Succeeded")
-            status = south.until("shared", "Succeeded")
-            assert (condition(status, "CacheHit")["status"], south.jobs()) == ("True", [])
+            yield made
         finally:
-            south.stop()
+            made.stop()
 
 
-def test_a_resumed_job_needs_the_lease_again(place, monkeypatch):
-    monkeypatch.setattr(passes, "POLL_S", 0.5)
-    with place.plane.namespace() as other:
-        south = type(place)(place.plane, other, place.folder, place.kubelet, cluster_changes={"cluster": "south"})
-        place.cluster_changes = {"cluster": "north"}
-        try:
-            place.start()
-            place.apply("shared")
-            place.job()
-            place.apply("shared", suspend=True)
-            place.until("shared", "Suspended")
-            south.start()
-            south.apply("shared")
-            south.job()
-            place.apply("shared", suspend=False)
-            wait_for("a wait", lambda: place.reason("shared") == "OtherCluster")
-            assert place.job()["spec"]["suspend"] is True
-            with south.working():
-                south.until("shared", "Succeeded")
-            status = place.until("shared", "Succeeded")
-            assert condition(status, "CacheHit")["status"] == "True"
-            wait_for("no Job", lambda: not place.jobs())
-        finally:
-            south.stop()
+def test_of_two_clusters_that_share_a_store_one_makes_it_also_while_its_controller_is_away(place, south):
+    place.start()
+    place.apply("shared")
+    place.job()
+    wait_for("its word", lambda: place.status("shared").get("job"))
+    south.start()
+    south.apply("shared")
+    wait_for("a wait", lambda: south.reason("shared") == "OtherCluster")
+    place.stop()
+    place.apply("shared", ttlSecondsAfterFinished=3600)  # something to do for the next one
+    assert (south.jobs(), south.phase("shared")) == ([], "Pending")
+    place.start()
+    with place.working():
+        place.until("shared", "Succeeded")
+    status = south.until("shared", "Succeeded")
+    assert (condition(status, "CacheHit")["status"], south.jobs()) == ("True", [])
+
+
+def test_a_resumed_job_needs_the_lease_again(place, south):
+    place.start()
+    place.apply("shared")
+    place.job()
+    place.apply("shared", suspend=True)
+    place.until("shared", "Suspended")
+    south.start()
+    south.apply("shared")
+    south.job()
+    place.apply("shared", suspend=False)
+    wait_for("a wait", lambda: place.reason("shared") == "OtherCluster")
+    assert place.job()["spec"]["suspend"] is True
+    with south.working():
+        south.until("shared", "Succeeded")
+    status = place.until("shared", "Succeeded")
+    assert condition(status, "CacheHit")["status"] == "True"
+    wait_for("no Job", lambda: not place.jobs())

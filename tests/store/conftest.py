@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from proxy import Proxy
+from weed import Weed
 
 from runonce.store.backend import Backend
 from runonce.store.folder import FolderBackend
@@ -25,6 +27,14 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def backend(store_url: str) -> Backend:
     return open_store(store_url)
+
+
+@pytest.fixture
+def proxy(weed: Weed) -> Iterator[Proxy]:
+    """Between the test and the S3 server."""
+    made = Proxy(weed.port)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import threading
 import uuid
 
 import pytest
-from proxy import Proxy
 
 from runonce.errors import Damaged, StoreError
 from runonce.experiment.manifest import Shard
@@ -19,13 +18,6 @@ from runonce.store.url import open_store
 
 KEY = "ab" * 32
 MIB = 1 << 20
-
-
-@pytest.fixture
-def proxy(weed):
-    made = Proxy(weed.port)
-    yield made
-    made.close()
 
 
 @pytest.fixture

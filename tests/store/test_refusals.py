@@ -30,13 +30,6 @@ STATUS = {"StoreBusy": 503, "StoreFailed": 500, "StoreFull": 507, "WrongRegion":
 
 
 @pytest.fixture
-def proxy(weed):
-    made = Proxy(weed.port)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def behind(weed, proxy):
     """A store with a record and a blob, reached through the proxy; made anew each time, so that settings count."""
     url = weed.url(f"t/{uuid.uuid4().hex}").replace(f":{weed.port}", f":{proxy.port}")

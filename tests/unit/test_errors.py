@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from runonce.errors import InputError, shown
+from runonce.errors import Fault, InputError, shown
 from runonce.experiment.canonical import parse
 from runonce.experiment.params import describe
 from runonce.experiment.spec import LAST_APPLIED, parse_experiment
@@ -140,3 +140,10 @@ def test_an_annotation_that_no_tool_wrote_says_nothing(text):
 def test_json_that_no_one_could_walk_is_no_json(text):
     with pytest.raises(ValueError, match="it is nested too deeply"):
         parse(text)
+
+
+def test_a_long_path_keeps_the_file_at_its_beginning_and_the_field_at_its_end():
+    said = str(Fault(f"/home/me/{'deep/' * 50}both.yaml, line 14: spec.machineParams.train.gpuIds", "is not right."))
+    assert said.startswith("/home/me/deep/")
+    assert said.endswith("/both.yaml, line 14: spec.machineParams.train.gpuIds: is not right.")
+    assert len(said) < 180
