@@ -25,8 +25,8 @@ demo: $(VENV)/ready ## train the digits, then ask for the same again
 programs: $(VENV)/ready ## the control plane's, found or built
 	@$(BIN)/python tests/tools/programs.py
 
-test: $(VENV)/ready programs ## everything that this machine can run
-	$(RUN) pytest -n 2 --dist loadgroup --cov=runonce --cov-report=term:skip-covered
+test: $(VENV)/ready programs ## everything that this machine can run. TESTS=
+	$(RUN) pytest $(TESTS) -n 2 --dist loadgroup --cov=runonce --cov-report=term:skip-covered
 
 check: $(VENV)/ready ## style, types, imports, licences
 	$(BIN)/ruff check .

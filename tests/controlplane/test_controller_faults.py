@@ -220,11 +220,12 @@ def test_a_leader_that_was_frozen_writes_nothing_when_it_wakes_and_ends(place, t
             place.apply("one", params={"lr": 1})
             place.job()
             leader.send_signal(signal.SIGSTOP)
-            since = place.plane.audit_position()
             wait_for("another leader", lambda: holder() not in ("", leading))
             with place.working():
                 place.until("one", "Succeeded", within_s=120)
                 place.apply("two", params={"lr": 2})
+                # Only now: a call that was on its way when it froze is in the log a moment later.
+                since = place.plane.audit_position()
                 leader.send_signal(signal.SIGCONT)
                 assert leader.wait(60) == 1
                 place.until("two", "Succeeded", within_s=120)
