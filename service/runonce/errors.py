@@ -104,6 +104,15 @@ def _shown(value: Any, levels: int) -> str:
     return f"a {kind.__qualname__}"
 
 
+def near(name: str, names: Iterable[str]) -> str:
+    """A suggestion for a misspelled name."""
+    import difflib
+
+    known = list(names)
+    close = difflib.get_close_matches(name, known, 1)
+    return f"Did you mean {close[0]}?" if close else f"Known: {', '.join(known) or 'none'}."
+
+
 class RunonceError(Exception):
     """Root of all errors raised on purpose. `exit_code` is what the command line ends with."""
 

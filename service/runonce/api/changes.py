@@ -10,7 +10,8 @@ from typing import Any
 from runonce.author.document import read_value
 from runonce.errors import Fault, InputError, SpecError, raise_all
 from runonce.experiment.canonical import canonical
-from runonce.experiment.render import Pass, codec_of
+from runonce.experiment.render.annotations import codec_of
+from runonce.experiment.render.codec import Pass
 
 MAX_POINTS = 10_000
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from runonce.api.results import Result
-from runonce.errors import InputError
+from runonce.errors import InputError, near
 from runonce.experiment.canonical import canonical
-from runonce.experiment.render_types import near
 
 # Parts of a key that say nothing of their own: the parameters stand in columns, inputs follow from other parts.
 _LEFT_OUT = ("format", "mode", "params", "inputs")

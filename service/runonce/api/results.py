@@ -11,10 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from runonce.errors import InputError
+from runonce.errors import InputError, near
 from runonce.experiment.manifest import Commit, File, Manifest
 from runonce.experiment.metrics import METRICS, Entry, parse_metrics
-from runonce.experiment.render_types import near
 from runonce.settings import Settings
 from runonce.store.backend import Backend
 from runonce.store.find import find_named

@@ -13,12 +13,12 @@ from typing import Any
 from runonce.author import entry
 from runonce.author.source import SourceList, explain_mismatch
 from runonce.author.version import source_version
-from runonce.errors import CodeError, Fault, NotCanonical, SpecError, raise_all
+from runonce.errors import CodeError, Fault, NotCanonical, SpecError, near, raise_all
 from runonce.experiment.canonical import canonical
 from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.key import pointer
 from runonce.experiment.params import describe
-from runonce.experiment.render_types import ONLY_IN, near
+from runonce.experiment.render.records import ONLY_IN
 from runonce.experiment.spec import ExperimentSpec
 
 _RENEW = "Start with the code that the file pins, or renew the file by `runonce render -f FILE`."

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runonce.errors import CodeError, Fault
-from runonce.experiment.render_types import near
+from runonce.errors import CodeError, Fault, near
 
 IN_PACKAGE = "runonce-code.toml"
 NEVER = ("*._version",)  # written by build tools anew for each build

@@ -11,13 +11,12 @@ from typing import Any
 
 from runonce.author.source import SourceList
 from runonce.author.version import source_list
-from runonce.errors import EntryError, Fault, InputError, LoadError
+from runonce.errors import EntryError, Fault, InputError, LoadError, near
 from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.form import JSON
 from runonce.experiment.key import MODES, check_pin, digest_of_identity
 from runonce.experiment.machine import MachineParams, gpu_id, machine_params_of, plan_job, process_count
 from runonce.experiment.params import Description, ExperimentParameters, load, render_checked
-from runonce.experiment.render_types import near
 from runonce.experiment.spec import ExperimentSpec, MachineBlock, Machines, parse_experiment, to_resource
 
 MAX_TAG = 54  # with a hyphen and 8 hex digits it is a name of 63

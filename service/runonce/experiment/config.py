@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABCMeta, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from runonce.experiment.frozen import freeze
 from runonce.experiment.params import ExperimentParameters
 
 if TYPE_CHECKING:
@@ -21,65 +21,6 @@ _MARK = "__runonce_frozen__"
 _FIELDS_BELONG = "an ExperimentConfig is no dataclass: fields belong into Params, a dataclass of its own."
 
 
-class _Where(Protocol):
-    where: str
-
-
-def _refuse(self: _Where, *_: Any, **__: Any) -> NoReturn:
-    raise RuntimeError(
-        f"{self.where} is a class variable of an experiment, and pods, which import the class anew, would not see "
-        "the change. Copy it first, or make it a parameter."
-    )
-
-
-class _FrozenList(list[Any]):
-    def __init__(self, values: Sequence[Any], where: str) -> None:
-        super().__init__(values)
-        self.where = where
-
-    def __reduce_ex__(self, _: Any) -> Any:
-        return list, (list(self),)
-
-    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
-
-
-class _FrozenDict(dict[Any, Any]):
-    def __init__(self, values: Mapping[Any, Any], where: str) -> None:
-        super().__init__(values)
-        self.where = where
-
-    def __reduce_ex__(self, _: Any) -> Any:
-        return dict, (dict(self),)
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    pop = popitem = clear = update = setdefault = _refuse
-
-
-class _FrozenSet(set[Any]):
-    def __init__(self, values: set[Any], where: str) -> None:
-        super().__init__(values)
-        self.where = where
-
-    def __reduce_ex__(self, _: Any) -> Any:
-        return set, (set(self),)
-
-    add = discard = remove = pop = clear = update = difference_update = _refuse
-    intersection_update = symmetric_difference_update = _refuse
-    __iand__ = __ior__ = __isub__ = __ixor__ = _refuse
-
-
-def _frozen(value: Any, where: str) -> Any:
-    """The container with its own mutators raising, and those of the containers in it."""
-    if type(value) is list:
-        return _FrozenList([_frozen(entry, where) for entry in value], where)
-    if type(value) is tuple:
-        return tuple(_frozen(entry, where) for entry in value)
-    if type(value) is dict:
-        return _FrozenDict({name: _frozen(entry, where) for name, entry in value.items()}, where)
-    return _FrozenSet(value, where) if type(value) is set else value
-
-
 class FrozenClassVariables(ABCMeta):
     """Metaclass of `ExperimentConfig`: class variables cannot be set, deleted or changed in place.
 
@@ -92,7 +33,7 @@ class FrozenClassVariables(ABCMeta):
             if isinstance(value, dataclasses.Field):
                 raise RuntimeError(f"{name}.{attribute} is a dataclass field; {_FIELDS_BELONG}")
         values = {
-            attribute: value if attribute.startswith("__") else _frozen(value, f"{name}.{attribute}")
+            attribute: value if attribute.startswith("__") else freeze(value, f"{name}.{attribute}")
             for attribute, value in namespace.items()
         }
         cls = super().__new__(mcs, name, bases, values, **kwargs)

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, fields
 from operator import index as to_index
 from typing import Any
 
-from runonce.errors import Fault, MachineError, shown
-from runonce.experiment.render_types import near
+from runonce.errors import Fault, MachineError, near, shown
 
 MAX_PROCESSES = 100_000  # completions of one Indexed Job; its parallelism has the same limit
 DEFAULT_GPU = "nvidia.com/gpu"

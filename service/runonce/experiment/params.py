@@ -14,16 +14,12 @@ from runonce.errors import Fault, InputError, LoadError, OnlyIn, RenderError, Sp
 from runonce.experiment import key
 from runonce.experiment.canonical import canonical
 from runonce.experiment.form import JSON, check_form
-from runonce.experiment.render import ANY, Load, Pass, Resolve, codec_of
-from runonce.experiment.render_types import (
-    BASE_FIELDS,
-    ONLY_IN,
-    Note,
-    Record,
-    is_hidden,
-    record_of,
-    render_record,
-)
+from runonce.experiment.render.annotations import codec_of
+from runonce.experiment.render.codec import Load, Pass, Resolve
+from runonce.experiment.render.instances import render_record
+from runonce.experiment.render.parameters import Note, is_hidden
+from runonce.experiment.render.records import BASE_FIELDS, ONLY_IN, Record, record_of
+from runonce.experiment.render.values import ANY
 
 T = TypeVar("T")
 

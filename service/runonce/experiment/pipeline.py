@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from runonce.errors import EntryError, Fault
-from runonce.experiment.render_types import near
+from runonce.errors import EntryError, Fault, near
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

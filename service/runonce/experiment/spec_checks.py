@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.alias_generators import to_camel
 
-from runonce.errors import Fault, InputError, shown
+from runonce.errors import Fault, InputError, near, shown
 from runonce.experiment.canonical import canonical
 from runonce.experiment.contract import POD_SCRATCH, POD_SPEC_FOLDER, TUNABLE
 from runonce.experiment.form import check_form, check_size
 from runonce.experiment.key import check_pin, pointer
-from runonce.experiment.render_types import near
 
 if TYPE_CHECKING:
     from runonce.experiment.spec import ExperimentSpec

@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from runonce.errors import Fault, shown
-from runonce.experiment.render_types import near
+from runonce.errors import Fault, near, shown
 from runonce.experiment.spec_fields import FORMS
 
 _WORDS = {

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from runonce.errors import Fault, InputError, SpecError
+from runonce.errors import Fault, InputError, SpecError, near
 from runonce.experiment.machine import DEFAULT_GPU, JobShape
-from runonce.experiment.render_types import near
 from runonce.experiment.spec import ExperimentSpec, Toleration
 from runonce.experiment.spec_faults import spec_faults
 from runonce.experiment.spec_fields import Name
