@@ -1,4 +1,4 @@
-"""The files of tests/samples/jobs: an Experiment, and the Job and Service that its first mode becomes.
+"""The files of tests/samples/jobs: an Experiment, and the Job and Service that its last mode becomes.
 
 The Experiment is written by hand, with the row of the table that it stands for; what follows is made by `make generate`.
 """
@@ -28,11 +28,13 @@ def cluster() -> Cluster:
 
 
 def plan_of(resource: dict[str, Any], settled: Cluster) -> JobPlan:
-    """The plan of an Experiment's first mode, in a first attempt of a round."""
+    """The plan of an Experiment's last mode, in a first attempt of a round."""
     experiment = parse_experiment(resource)
     spec = experiment.spec
-    mode = next(iter(spec.modes()))
+    mode = list(spec.modes())[-1]
     parts, key = spec.keys()[mode]
+    trained = mode != "train" and "train" in spec.modes()
+    inputs = {"train": Input(cache_key=spec.keys()["train"][1], manifest="2" * 64)} if trained else {}
     of_mode = ModeOf(
         name=experiment.name,
         spec=spec,
@@ -41,7 +43,7 @@ def plan_of(resource: dict[str, Any], settled: Cluster) -> JobPlan:
         cache_key=key,
         owner=Owner(uid="00000000-0000-4000-8000-000000000001", name=experiment.name),
         store=settled.store(spec).url_for(experiment.metadata.namespace),
-        inputs={} if mode == "train" else {"train": Input(cache_key="1" * 64, manifest="2" * 64)},
+        inputs=inputs,
         local=False,
         gpu=settled.shape(spec, mode).gpu_resource or ModeOf.gpu,
     )
