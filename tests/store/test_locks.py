@@ -17,7 +17,7 @@ from runonce.errors import PreconditionFailed
 from runonce.store import locks
 from runonce.store.filesystem import FileSystems, is_local
 from runonce.store.folder import FolderBackend
-from runonce.store.locks import Flocks, exclusive
+from runonce.store.locks import Flocks, Turn, in_turn
 
 
 @pytest.fixture(params=["system", "double"])
@@ -57,13 +57,15 @@ def test_a_mounted_folder_is_shared(tmp_path):
 def test_only_one_is_inside_at_a_time(tmp_path, local):
     inside, most = [0], [0]
 
+    def work(_: Turn) -> None:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.0005)
+        inside[0] -= 1
+
     def enter() -> None:
         for _ in range(30):
-            with exclusive(tmp_path, local=local):
-                inside[0] += 1
-                most[0] = max(most[0], inside[0])
-                time.sleep(0.0005)
-                inside[0] -= 1
+            in_turn(tmp_path, work, local=local)
 
     threads = [threading.Thread(target=enter) for _ in range(4)]
     for thread in threads:
@@ -77,20 +79,23 @@ def test_only_one_is_inside_at_a_time(tmp_path, local):
 DIE_INSIDE = """
 import os, signal, sys
 from pathlib import Path
-from runonce.store.locks import exclusive
-with exclusive(Path(sys.argv[1]), local=False):
-    os.kill(os.getpid(), signal.SIGKILL)
+from runonce.store.locks import in_turn
+in_turn(Path(sys.argv[1]), lambda _: os.kill(os.getpid(), signal.SIGKILL), local=False)
 """
 
 
+def die_inside(root: Path) -> None:
+    subprocess.run([sys.executable, "-c", DIE_INSIDE, root])
+    assert len(os.listdir(root / "held")) == 1
+
+
 def test_who_died_inside_delays_the_next_by_no_more_than_its_time(tmp_path, monkeypatch):
-    subprocess.run([sys.executable, "-c", DIE_INSIDE, tmp_path])
-    assert (tmp_path / "held").exists()
+    die_inside(tmp_path)
     monkeypatch.setattr(locks, "HELD_S", 0.3)
     started = time.monotonic()
-    with exclusive(tmp_path, local=False):
-        assert time.monotonic() - started >= 0.3
+    assert in_turn(tmp_path, lambda _: time.monotonic() - started, local=False) >= 0.3
     assert not (tmp_path / "held").exists()
+    assert os.listdir(tmp_path / "tmp") == []
 
 
 def test_a_mounted_store_compares_and_writes_in_one_step(tmp_path, monkeypatch):

@@ -6,22 +6,25 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from runonce.errors import Damaged, PreconditionFailed, StoreError
 from runonce.store.backend import MARKER, RENEW_S, THREADS, Stat, check_name, is_name
 from runonce.store.filesystem import is_local
-from runonce.store.locks import exclusive
+from runonce.store.locks import Turn, in_turn
 from runonce.store.marker import Marker
 from runonce.store.signing import NO_KEYS, Keyring
 from runonce.store.spans import CHUNK, Span, SpanReader, write_whole
 
 TRIES = 100
+
+T = TypeVar("T")
 
 _ABANDONED_S = 24 * 3600  # an unfinished write older than this has no writer any more
 
@@ -75,10 +78,13 @@ class FolderBackend:
                 except FileExistsError:
                     raise PreconditionFailed(f"{name} is there already.") from None
             else:
-                with self._locked():
+
+                def replace(turn: Turn) -> None:
                     if if_match is not None:
                         self._check_etag(name, if_match)
-                    _placed(lambda: os.rename(temporary, path), path.parent)
+                    _placed(lambda: turn.place(temporary, path), path.parent)
+
+                self._in_turn(replace)
             _flush_folder(path.parent)
         return hashlib.sha256(data).hexdigest()
 
@@ -99,8 +105,7 @@ class FolderBackend:
                 _flush(file)
                 # People open these files under another name; what they change by accident must not be the result.
                 temporary.chmod(0o444)
-                with self._locked():
-                    _placed(lambda: os.rename(temporary, target), target.parent)
+                self._in_turn(lambda turn: _placed(lambda: turn.place(temporary, target), target.parent))
                 _flush_folder(target.parent)
 
     def read(self, name: str, *, sha256: str) -> Iterator[bytes]:
@@ -166,15 +171,18 @@ class FolderBackend:
             if if_match is None and version is None:
                 path.unlink(missing_ok=True)
                 return
-            with self._locked():
-                try:
-                    found = _stat(name, path.stat()).version
-                except FileNotFoundError:
-                    return
-                if if_match is not None:
-                    self._check_etag(name, if_match)
-                if version in (None, found):
-                    path.unlink()
+            self._in_turn(lambda turn: self._delete_if(turn, name, if_match, version))
+
+    def _delete_if(self, turn: Turn, name: str, if_match: str | None, version: str | None) -> None:
+        path = self._path(name)
+        try:
+            found = _stat(name, path.stat()).version
+        except FileNotFoundError:
+            return
+        if if_match is not None:
+            self._check_etag(name, if_match)
+        if version in (None, found):
+            turn.remove(path)
 
     def remove_empty_folders(self) -> None:
         """What deleted objects left behind; whoever writes there meanwhile makes them again."""
@@ -198,12 +206,15 @@ class FolderBackend:
                 return False
             if self._now() - before.st_mtime < RENEW_S:
                 return True
-            with self._locked():
-                if not os.path.samestat(before, path.stat()):
-                    return False
-                os.utime(path)
+            return self._in_turn(lambda _: self._touched(path, before))
         except FileNotFoundError:
             return False
+
+    def _touched(self, path: Path, before: os.stat_result) -> bool:
+        """Too late it touches what is new anyway, or finds nothing: no turn has to be had for that."""
+        if not os.path.samestat(before, path.stat()):
+            return False
+        os.utime(path)
         return True
 
     def _now(self) -> float:
@@ -253,7 +264,7 @@ class FolderBackend:
         for entry in folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - entry.stat().st_mtime > _ABANDONED_S:
-                    entry.unlink()
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._ready = True
         return folder
 
@@ -266,10 +277,8 @@ class FolderBackend:
         finally:
             path.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with exclusive(self._prepare().parent, local=self.is_local):
-            yield
+    def _in_turn(self, work: Callable[[Turn], T]) -> T:
+        return in_turn(self._prepare().parent, work, local=self.is_local)
 
     @contextlib.contextmanager
     def _errors(self, what: str, name: str) -> Iterator[None]:
