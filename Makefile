@@ -49,7 +49,7 @@ prove: $(VENV)/ready ## the long proofs: thousands of generated files, fifty kil
 	RUNONCE_CASES=6000 $(RUN) pytest -q tests/controlplane/test_crd.py
 	RUNONCE_PROVE=1 $(RUN) pytest -q -n 2 tests/controlplane/test_controller_killed.py tests/controlplane/test_controller_soak.py
 	$(BIN)/python tests/tools/show_cluster.py
-	RUNONCE_ROUNDS=300 $(RUN) pytest -q -rP tests/store/test_collect.py -k collectors_in_s3
+	RUNONCE_ROUNDS=300 $(RUN) pytest -q -rP tests/store/test_collect_beside_writers.py -k collectors_in_s3
 	$(MAKE) kills crashes
 
 crashes: $(VENV)/ready ## the table of docs/crashes.md: SIGKILL at every write of the folder store

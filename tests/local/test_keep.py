@@ -16,19 +16,7 @@ import pytest
 
 WEIGHTS = json.dumps({"lr": 0.1}).encode()
 
-FILE = """
-apiVersion: runonce.dev/v1alpha1
-kind: Experiment
-metadata: {name: tiny}
-spec:
-  command: [sh, run.sh]
-  code: [run.sh]
-  params: {lr: 0.1}
-  retries: 0
-  machineParams:
-    train: {nprocesses: 1}
-    test: {nprocesses: 1}
-"""
+FILE = (Path(__file__).parents[1] / "samples" / "tiny.yaml").read_text()
 SCRIPT = """echo hello from $JOB_COMPLETION_INDEX
 cp "$RUNONCE_PARAMS" "$RUNONCE_OUTPUT/weights.json"
 """

@@ -14,19 +14,7 @@ import pytest
 from runonce.store.backend import blob_name
 from runonce.store.url import open_store
 
-FILE = """
-apiVersion: runonce.dev/v1alpha1
-kind: Experiment
-metadata: {name: tiny}
-spec:
-  command: [sh, run.sh]
-  code: [run.sh]
-  params: {lr: 0.1}
-  retries: 0
-  machineParams:
-    train: {nprocesses: 1}
-    test: {nprocesses: 1}
-"""
+FILE = (Path(__file__).parents[1] / "samples" / "tiny.yaml").read_text()
 SCRIPT = """set -e
 if [ -n "${RUNONCE_INPUT_TRAIN:-}" ]; then cp "$RUNONCE_INPUT_TRAIN/weights.json" "$RUNONCE_OUTPUT/seen.json"; exit 0; fi
 mkdir "$RUNONCE_OUTPUT/sub"

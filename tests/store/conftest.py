@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from proxy import Proxy
+from stored import Store
 from weed import Weed
 
 from runonce.store.backend import Backend
@@ -74,3 +75,8 @@ def s3(weed) -> Backend:
 def plain_s3(weed) -> Backend:
     """All in one bucket without versions."""
     return open_store(weed.url(f"t/{uuid.uuid4().hex}", versioned=False))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import random
-import threading
 import time
-import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from stored import EVERYTHING, key_of
 
-from runonce.api.cluster import send_code
 from runonce.errors import Damaged, NewerFormat
 from runonce.experiment.canonical import canonical
 from runonce.experiment.manifest import Shard
@@ -34,7 +26,7 @@ from runonce.store.backend import (
     shard_prefix,
     source_name,
 )
-from runonce.store.collect import DAY_S, Limits, clock, collect
+from runonce.store.collect import DAY_S, Limits, collect
 from runonce.store.commit import commit, complete_attempt, probe
 from runonce.store.folder import FolderBackend
 from runonce.store.publish import publish_shard, store_file, store_files
@@ -44,84 +36,6 @@ from runonce.store.results import link_results
 from runonce.store.verify import discard, verify
 from runonce.worker.checkpoint import Checkpoints
 from runonce.worker.saved import SavedFolder
-
-EVERYTHING = Limits(grace=-1.0, unfinished=-1.0, failures=-1.0)
-
-
-def key_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-class Store:
-    """A folder store with results of one file each, and a hand on its clock."""
-
-    def __init__(self, folder: Path) -> None:
-        self.backend, self.folder = FolderBackend(folder / "store"), folder
-
-    def shard(self, label: str, round_: str = "r-1") -> Shard:
-        output = self.folder / "out" / label
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "weights").write_text(f"weights of {label}")
-        shard = Shard(
-            cache_key=key_of(label),
-            mode="train",
-            round=round_,
-            total=1,
-            attempt="a",
-            index=0,
-            files=(),
-            facts={"l": label},
-        )
-        return publish_shard(self.backend, output, shard)
-
-    def result(
-        self, label: str, *, name: str = "mine", round_: str = "r-1", replaces: str = "", inputs=None, parts=None
-    ):
-        self.shard(label, round_)
-        shards = complete_attempt(self.backend, key_of(label), round_)
-        return commit(
-            self.backend, shards, name=name, parts=parts or {"mode": "train"}, params={}, inputs=inputs or {}, tokens=(),
-            replaces=replaces, missing=(), nonce=f"{label} {round_}", created=1,
-        )  # fmt: skip
-
-    def checkpoint(self, label: str, round_: str = "r-1", step: int = 1) -> str:
-        """Its name; it holds a blob of its own."""
-        digest = self.blob(f"checkpoint {label} {step}")
-        name = f"{shard_prefix(key_of(label), round_)}1/k/{step:012d}/a/i0"
-        self.backend.put(
-            name, canonical({"format": 1, "kind": "checkpoint", "step": step, "index": 0, "sha256": digest})
-        )
-        return name
-
-    def blob(self, text: str) -> str:
-        path = self.folder / "blob"
-        path.write_text(text)
-        digest = key_of(text)
-        self.backend.put_file(blob_name(digest), path, sha256=digest)
-        return digest
-
-    def age(self, seconds: float, prefix: str = "") -> None:
-        for top in ("b", "m", "c", "w", "f", "d", "l", "n", "p", "s"):
-            for entry in list(self.backend.list(f"{top}/")):
-                if entry.name.startswith(prefix):
-                    path = self.backend.root / entry.name
-                    os.utime(path, (path.stat().st_mtime - seconds,) * 2)
-
-    def has(self, name: str) -> bool:
-        return self.backend.stat(name) is not None
-
-    def restores(self, label: str) -> bool:
-        found = probe(self.backend, key_of(label))
-        if found is None:
-            return False
-        into = self.folder / "in" / str(time.monotonic_ns())
-        restore(self.backend, read_manifest(self.backend, found[0].manifest), into)
-        return (into / "weights").read_text() == f"weights of {label}"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
 
 
 def test_what_nothing_needs_goes_after_the_grace_and_not_before(store):
@@ -268,40 +182,6 @@ def test_code_that_was_sent_along_stays_for_its_time_and_as_long_as_a_result_of_
     assert not store.has(names["used"])
 
 
-def test_code_that_is_sent_again_beside_a_collector_stays(backend, monkeypatch):
-    """It sees the old archive, and the new one comes before it deletes."""
-    digest = key_of("code")
-    monkeypatch.setattr("runonce.author.bundle.pack", lambda spec, folder: (digest, EMPTY_ARCHIVE))
-    monkeypatch.setattr("runonce.api.cluster.completed", lambda located: None)
-    located = SimpleNamespace(workdir=None)
-    send_code([located], backend.url)
-    sent = []
-
-    def tell(what: str, number: int) -> None:
-        if what == "reading manifests" and not sent:
-            sent.append(send_code([located], backend.url))
-
-    a_result(backend)
-    limits = replace(EVERYTHING, sources=-1.0)
-    assert collect(backend, limits, delete=True, tell=tell).counts["sources"] == 1
-    assert sent
-    with zipfile.ZipFile(io.BytesIO(backend.get(source_name(digest))[0])) as archive:
-        assert archive.namelist() == []
-    collect(backend, limits, delete=True)
-    assert backend.stat(source_name(digest)) is None
-
-
-EMPTY_ARCHIVE = b"PK\x05\x06" + bytes(18)
-
-
-def a_result(backend) -> None:
-    shard = Shard(cache_key=key_of("a"), mode="train", round="r", total=1, attempt="a", index=0, files=())
-    commit(
-        backend, [shard], name="mine", parts={}, params={}, inputs={}, tokens=(), replaces="", missing=(), nonce="n",
-        created=1,
-    )  # fmt: skip
-
-
 def test_no_empty_folders_stay_behind(store):
     store.result("a")
     store.checkpoint("gone", round_="r-0")
@@ -416,34 +296,6 @@ def test_folders_that_someone_died_making_go_after_a_day(store):
     assert (old.exists(), young.exists()) == (False, True)
 
 
-def test_no_acknowledged_result_is_lost_to_collectors_beside_its_writer(store, monkeypatch):
-    """Two collectors; writers that rely on old bytes at that moment. 150 results of bytes that were garbage before."""
-    monkeypatch.setattr("os.fsync", lambda _: None)
-    labels = [f"l{i}" for i in range(150)]
-    for label in labels:
-        store.blob(f"weights of {label}")
-    store.age(GRACE_S + 60)
-    done = threading.Event()
-
-    def work() -> None:
-        try:
-            for label in random.Random(0).sample(labels, len(labels)):
-                store.result(label)
-        finally:
-            done.set()
-
-    def sweep() -> None:
-        while not done.is_set():
-            collect(store.backend, delete=True)
-
-    threads = [threading.Thread(target=target) for target in (work, sweep, sweep)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(store.restores(label) for label in labels)
-
-
 def test_any_backend_is_collected(backend, tmp_path):
     """Without a hand on its clock: everything counts as old, as where nobody writes."""
     (tmp_path / "out").mkdir()
@@ -465,76 +317,6 @@ def test_any_backend_is_collected(backend, tmp_path):
     remove(backend, *probe(backend, key_of("a")))
     collect(backend, EVERYTHING, delete=True)
     assert [entry.name for prefix in "bmcwdft" for entry in backend.list(f"{prefix}/")] == []
-
-
-def test_versions_that_were_put_again_later_go_and_the_newest_stays(s3, tmp_path, monkeypatch):
-    monkeypatch.setattr("runonce.store.s3.RENEW_S", -1.0)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "weights").write_text("kept")
-    for attempt in ("a", "b", "c"):
-        publish_shard(s3, tmp_path / "out", Shard(
-            cache_key=key_of("a"), mode="train", round="r", total=1, attempt=attempt, index=0, files=()))  # fmt: skip
-    name = blob_name(key_of("kept"))
-    assert [entry.name for entry in s3.superseded("b/")] == [name, name]
-    kept = s3.stat(name).version
-    assert dict(collect(s3, delete=True).counts) == {}  # they are young
-    assert collect(s3, Limits(grace=-1.0), delete=False).counts["superseded"] == 2
-    assert collect(s3, Limits(grace=-1.0), delete=True).counts["superseded"] == 2
-    assert list(s3.superseded("b/")) == []
-    assert s3.stat(name).version == kept
-    s3.delete(name)  # as a person does in a console: it can be brought back
-    assert list(s3.superseded("b/")) == []
-
-
-ROUNDS = int(os.environ.get("RUNONCE_ROUNDS", "30"))
-
-
-def test_no_acknowledged_result_is_lost_to_collectors_in_s3(s3, plain_s3, tmp_path, monkeypatch):
-    """Writers rely on bytes that were garbage long enough to go at that moment; with versions and without."""
-    grace = 10.0
-    monkeypatch.setattr("runonce.store.s3.RENEW_S", grace / 2)
-    labels = [f"l{number}" for number in range(ROUNDS)]
-    for label in labels:
-        (tmp_path / label).mkdir()
-        (tmp_path / label / "weights").write_text(f"weights of {label}")
-        for backend in (s3, plain_s3):
-            store_files(backend, tmp_path / label)
-    youngest = max(entry.modified for backend in (s3, plain_s3) for entry in backend.list("b/"))
-    while clock(s3) - youngest <= grace:
-        time.sleep(0.2)
-    done, deleted = threading.Event(), []
-
-    def work(backend) -> None:
-        for label in random.Random(0).sample(labels, len(labels)):
-            shard = Shard(cache_key=key_of(label), mode="train", round="r", total=1, attempt="a", index=0, files=())
-            commit(
-                backend, [publish_shard(backend, tmp_path / label, shard)], name="mine", parts={}, params={}, inputs={},
-                tokens=(), replaces="", missing=(), nonce=label, created=1,
-            )  # fmt: skip
-
-    def sweep(backend) -> None:
-        while not done.is_set():
-            deleted.append(collect(backend, Limits(grace=grace), delete=True).counts["blobs"])
-
-    with ThreadPoolExecutor(6) as pool:
-        sweeping = [pool.submit(sweep, backend) for backend in (s3, plain_s3) for _ in range(2)]
-        try:
-            for working in [pool.submit(work, backend) for backend in (s3, plain_s3)]:
-                working.result()
-        finally:
-            done.set()
-        for future in sweeping:
-            future.result()
-    lost = []
-    for backend in (s3, plain_s3):
-        for label in labels:
-            try:
-                restore(backend, read_manifest(backend, probe(backend, key_of(label))[0].manifest), tmp_path / "in")
-            except Damaged:
-                lost.append(label)
-    print(f"{ROUNDS} rounds in each of two stores, {sum(deleted)} blobs collected meanwhile, {len(lost)} lost")
-    assert sum(deleted) > 0
-    assert lost == []
 
 
 def test_a_tombstone_of_a_damaged_manifest_stops_nothing(store):

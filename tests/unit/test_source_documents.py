@@ -8,12 +8,10 @@ import dataclasses
 import inspect
 import json
 import pickle
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from unittest import mock
 
 import pytest
-import yaml
 
 from runonce import (
     BatchSampler,
@@ -29,10 +27,8 @@ from runonce import (
     render,
     set_hash_functions,
 )
-from runonce.author.entry import machines_of
 from runonce.errors import EntryError
 from runonce.experiment.run import Checkpoint
-from runonce.experiment.spec import ExperimentSpec, to_resource
 
 EMPTY = inspect.Parameter.empty
 
@@ -220,64 +216,6 @@ def test_a_container_of_the_class_pickles_copies_and_dumps_as_a_plain_one():
             assert type(twin) in (list, dict, set)
     assert json.dumps([Whole.LIST, Whole.TABLE]) == '[[1, {"a": [2]}], {"x": {"y": 1}}]'
     copy.deepcopy(Whole.LIST)[1]["a"].append(3)
-
-
-@dataclasses.dataclass
-class OfTheClass(ExperimentParameters):
-    """Each annotation under which a container of the class may be given."""
-
-    anything: Any = None
-    list_: list = dataclasses.field(default_factory=list)
-    table: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
-    names: set[str] = dataclasses.field(default_factory=set)
-    sequence: Sequence[Any] = ()
-    pair: tuple[list[int], dict[str, int]] = ([], {})
-    union: list | str = ""
-
-
-def of_the_class(source) -> OfTheClass:
-    return OfTheClass(
-        anything=source.NAMES,
-        list_=source.LIST,
-        table=source.TABLE,
-        names=source.NAMES,
-        sequence=source.LIST,
-        pair=source.PAIR,
-        union=source.LIST,
-    )
-
-
-def test_a_container_of_the_class_in_parameters_is_written_as_the_plain_one():
-    """Safe YAML knows exact classes only, and what the class holds is no other value than the same in a file."""
-    params, plain = of_the_class(Whole), of_the_class(PlainValues)
-    form = render(params)
-    assert yaml.safe_load(yaml.safe_dump(form)) == form == render(plain)
-    assert params.params_hash() == plain.params_hash()
-    assert dataclasses.asdict(params) == dataclasses.asdict(plain)
-    assert yaml.safe_dump(dataclasses.asdict(params)) == yaml.safe_dump(dataclasses.asdict(plain))
-
-
-def test_containers_of_the_class_in_machine_parameters_are_written_as_plain_ones():
-    class Machines(Whole):
-        IDS = [0, 0]
-        VARIABLES = {"A": "b"}
-
-        def machine_params(self, mode="train", **kwargs):
-            if mode != "train":
-                raise NotImplementedError
-            return {"nprocesses": 2, "gpu_ids": self.IDS, "env": self.VARIABLES}
-
-    spec = ExperimentSpec(config="a:B", code_version="label:1", machine_params=machines_of(Machines()))
-    resource = to_resource("a", spec)
-    block = yaml.safe_load(yaml.safe_dump(resource))["spec"]["machineParams"]["train"]
-    assert block == {"nprocesses": 2, "gpuIds": [0, 0], "env": {"A": "b"}}
-
-
-class PlainValues:
-    LIST = [1, {"a": [2]}]
-    TABLE = {"x": {"y": 1}}
-    NAMES = {"a"}
-    PAIR = ([1], {"x": 1})
 
 
 def test_instances_are_free_and_a_subclass_may_say_otherwise():
