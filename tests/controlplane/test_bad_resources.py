@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import resource_cases
@@ -68,6 +69,37 @@ def test_a_mistake_is_refused_with_the_field_and_the_way_out(control_plane, name
     assert done.returncode == 1
     assert [text for text in said if text not in done.stderr] == [], done.stderr
     assert not control_plane.kubectl("get", "rexp", "-o", "name", namespace=namespace).stdout
+
+
+def answers(text: str) -> list[str]:
+    """What kubectl says of each object of a list, in the order of the list."""
+    starts = [
+        found.start() for found in re.finditer(r"^(The Experiment |Error from server|error: )", text, re.MULTILINE)
+    ]
+    return [text[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
+
+
+def test_kubectl_is_told_field_value_and_bound_of_all_that_the_schema_refuses(control_plane, namespace):
+    """Every rule that ties fields together, and each fifth bound of one field; hundreds of objects in one call."""
+    refused = [change for change in resource_cases.changes() if not change.good]
+    ties = [change for change in resource_cases.ties() if not change.good]
+    chosen = ties + refused[::5]
+    items = [
+        {"apiVersion": "runonce.dev/v1alpha1", "kind": "Experiment", "metadata": {"name": f"x-{number}"}, "spec": value}
+        for number, value in enumerate(map(resource_cases.alone, chosen))
+    ]
+    text = "\n---\n".join(map(json.dumps, items))  # a List would be checked by kubectl itself, in other words
+    done = control_plane.kubectl("apply", "-f", "-", stdin=text, namespace=namespace)
+    assert done.returncode == 1
+    assert not control_plane.kubectl("get", "rexp", "-o", "name", namespace=namespace).stdout
+    told = answers(done.stderr)
+    tied = {change.label for change in ties}  # they are named by what is wrong, not by a field
+    assert len(told) == len(items)
+    for change, answer in zip(chosen, told, strict=True):
+        field = change.label.partition(" ")[0].partition(".")[0]
+        assert "spec" in answer, (change, answer)
+        if change.label not in tied:
+            assert field in answer, (change, answer)
 
 
 def apply_and_get(control_plane, namespace: str, text: str, *arguments: str) -> dict:

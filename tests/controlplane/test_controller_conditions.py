@@ -49,12 +49,6 @@ def test_a_profile_that_the_administrator_adds_heals_it(place):
 
 
 def test_pods_that_are_refused_show_within_seconds_and_heal(place):
-    place.api.must(
-        "PATCH",
-        f"/api/v1/namespaces/{place.namespace}",
-        {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}},
-        content="application/merge-patch+json",
-    )
     quota = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}
     place.api.must("POST", f"/api/v1/namespaces/{place.namespace}/resourcequotas", quota)
     place.start()
@@ -65,7 +59,46 @@ def test_pods_that_are_refused_show_within_seconds_and_heal(place):
     assert "exceeded quota" in place.status("refused")["message"]
     place.api.must("DELETE", f"/api/v1/namespaces/{place.namespace}/resourcequotas/q")
     with place.working():
-        place.until("refused", "Succeeded", within_s=120)
+        place.until("refused", "Succeeded", within_s=180)
+
+
+def enforce(place, level: str) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": level}
+    place.api.must("PATCH", core(place), {"metadata": {"labels": labels}}, content=MERGE)
+
+
+def test_what_pod_security_does_not_allow_is_told_in_its_own_words_and_heals(place):
+    """All that we write ourselves is allowed at the strictest level; what a user asks for need not be."""
+    enforce(place, "restricted")
+    place.start()
+    place.apply("plain", params={"lr": 1})
+    place.pods(2)
+    folder = {"name": "data", "mountPath": "/data", "hostPath": "/mnt/data"}
+    place.apply("refused", params={"lr": 2}, volumes=[folder])
+    wait_for("the reason", lambda: place.reason("refused") == "PodsRefused")
+    status = place.status("refused")
+    assert 'violates PodSecurity "restricted' in status["message"]
+    assert 'volume "data"' in status["message"]
+    assert (status["phase"], condition(status, "Ready")["status"]) == ("Pending", "False")
+    for kind in ("Ready", "Reconciling"):
+        assert condition(status, kind)["reason"] == "PodsRefused"
+    assert place.reason("plain") != "PodsRefused"
+    enforce(place, "privileged")
+    with place.working():
+        place.until("refused", "Succeeded", within_s=180)
+        place.until("plain", "Succeeded")
+
+
+def test_pods_that_a_limit_of_the_namespace_refuses_show_it_and_heal(place):
+    limit = {"metadata": {"name": "small"}, "spec": {"limits": [{"type": "Container", "max": {"memory": "1Gi"}}]}}
+    place.api.must("POST", f"{core(place)}/limitranges", limit)
+    place.start()
+    place.apply("large", resources={"memory": "4Gi"})
+    wait_for("the reason", lambda: place.reason("large") == "PodsRefused")
+    assert "maximum memory usage per Container is 1Gi" in place.status("large")["message"]
+    place.api.must("DELETE", f"{core(place)}/limitranges/small")
+    with place.working():
+        place.until("large", "Succeeded", within_s=180)
 
 
 def test_a_store_that_does_not_answer_is_told_and_healed(place):
@@ -85,12 +118,12 @@ def test_a_store_that_does_not_answer_is_told_and_healed(place):
 def test_pods_that_admission_refuses_show_within_seconds_and_heal(place):
     place.start()
     place.apply("refused", serviceAccountName="nobody")
-    wait_for("the reason", lambda: place.reason("refused") == "PodsRefused", within_s=30)
+    wait_for("the reason", lambda: place.reason("refused") == "PodsRefused")
     assert 'serviceaccount "nobody" not found' in place.status("refused")["message"]
     assert condition(place.status("refused"), "Reconciling")["reason"] == "PodsRefused"
     place.api.must("POST", f"{core(place)}/serviceaccounts", {"metadata": {"name": "nobody"}})
     with place.working():
-        place.until("refused", "Succeeded", within_s=120)
+        place.until("refused", "Succeeded", within_s=180)
 
 
 def test_a_job_that_the_quota_refuses_shows_at_once_and_heals(place):
@@ -99,7 +132,7 @@ def test_a_job_that_the_quota_refuses_shows_at_once_and_heals(place):
     wait_for("the quota", lambda: place.api.get(f"{core(place)}/resourcequotas/q").get("status", {}).get("hard"))
     place.start()
     place.apply("refused")
-    wait_for("the reason", lambda: place.reason("refused") == "JobRefused", within_s=30)
+    wait_for("the reason", lambda: place.reason("refused") == "JobRefused")
     assert "exceeded quota: q" in place.status("refused")["message"]
     place.api.must("DELETE", f"{core(place)}/resourcequotas/q")
     with place.working():
@@ -115,7 +148,7 @@ def test_what_no_node_could_ever_take_is_told_in_the_schedulers_words_and_heals(
     unfit = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
     path = f"{core(place)}/pods/{pod['metadata']['name']}/status"
     place.api.must("PATCH", path, {"status": {"conditions": [unfit]}}, content=STRATEGIC)
-    wait_for("the reason", lambda: place.reason("huge") == "Unschedulable", within_s=30)
+    wait_for("the reason", lambda: place.reason("huge") == "Unschedulable")
     status = place.status("huge")
     assert said in status["message"]
     assert (status["phase"], condition(status, "Ready")["reason"]) == ("Pending", "Unschedulable")

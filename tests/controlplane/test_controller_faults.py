@@ -270,22 +270,3 @@ def test_results_in_s3_are_made_and_hit_as_those_in_a_folder(place, weed):
     with place.working():
         wait_for("it anew", lambda: place.status("second").get("cached") is False and place.phase("second"))
     assert len(place.commits()) == 1
-
-
-def test_probes_and_metrics_tell_how_it_is(place):
-    controller = place.start()
-    wait_for("full caches", lambda: get(controller.port, "/readyz")[0] == 200)
-    assert get(controller.port, "/healthz") == (200, "ok")
-    assert get(controller.port, "/nothing")[0] == 404
-    place.apply("one")
-    with place.working():
-        place.until("one", "Succeeded")
-    text = wait_for("the count", lambda: (t := get(controller.port, "/metrics")[1]) and "misses_total 1.0" in t and t)
-    for line in (
-        "runonce_leader 1.0",
-        "runonce_experiments 1.0",
-        'runonce_jobs{state="complete"} 1.0',
-        'runonce_api_calls_total{resource="jobs",verb="POST"} 1.0',
-    ):
-        assert line in text
-    assert 'runonce_store_calls_total{call="put"}' in text

@@ -7,6 +7,7 @@ host name of index 0 is this machine, with a port for each Job.
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import signal
@@ -118,7 +119,10 @@ class Node(Kubelet):
     def _env(self, pod: Pod, scratch: Path) -> dict[str, str]:
         """An image's own, then the pod's; what stands for a file or host of the pod stands for one of this machine."""
         env = {"PATH": os.environ["PATH"], "HOME": str(scratch), "TMPDIR": str(scratch), "LANG": "C.UTF-8"}
-        for entry in pod["spec"]["containers"][0]["env"]:
+        container = pod["spec"]["containers"][0]
+        for source in container.get("envFrom", ()):
+            env |= self._secret(pod, source["secretRef"]["name"])
+        for entry in container["env"]:
             source = entry.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
             env[entry["name"]] = entry.get("value", "").replace("$$", "$") if source is None else _field(pod, source)
         assert env[SPEC_FILE] == POD_SPEC_FILE
@@ -127,6 +131,10 @@ class Node(Kubelet):
             job = pod["metadata"]["labels"]["batch.kubernetes.io/controller-uid"]
             env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self._ports.setdefault(job, _free_port()))}
         return env
+
+    def _secret(self, pod: Pod, name: str) -> dict[str, str]:
+        found = self._api.must("GET", f"/api/v1/namespaces/{pod['metadata']['namespace']}/secrets/{name}")
+        return {key: base64.b64decode(value).decode() for key, value in found["data"].items()}
 
     def _tail(self, pod: Pod) -> str:
         return self._log_of(pod["metadata"]["uid"]).read_bytes()[-MAX_MESSAGE:].decode("utf-8", "replace")

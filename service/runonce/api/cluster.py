@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from runonce.api.target import Located, completed, prove_all
 from runonce.controller.status import read_status
 from runonce.errors import CodeError, Fault, InputError, Invalid, NotFound, Refused, SpecError, raise_all
+from runonce.experiment.job import Failure
 from runonce.experiment.key import MODES
 from runonce.experiment.manifest import Commit
 from runonce.experiment.spec import API_VERSION
-from runonce.experiment.status import ModeStatus, Status
+from runonce.experiment.status import FailureStatus, ModeStatus, Status
 from runonce.kube.informer import Informer
 from runonce.kube.objects import ExperimentObject, ListOf, PodObject
 from runonce.kube.transport import Api
 from runonce.settings import Settings
 from runonce.store.backend import Backend
 from runonce.store.commit import probe
+from runonce.store.failures import FailedAttempt, newest_failure
 from runonce.store.url import open_yours
 
 MANAGER = "runonce-submit"  # of what a user gave; the controller's own is another
@@ -217,6 +219,28 @@ def store_url(status: Status, others: Iterable[Status] = ()) -> str:
             if mode_status is not None and mode_status.artifacts:
                 return mode_status.artifacts.rpartition("#")[0]
     return ""
+
+
+def failed_modes(name: str, status: Status, backend: Backend | None) -> dict[str, FailedAttempt]:
+    """Of each mode that was tried and has no result the newest attempt that failed.
+
+    As the store has kept it, with every process and more of its log; else as the status tells it.
+    """
+    found = {}
+    for mode in MODES:
+        one: ModeStatus | None = getattr(status.modes, mode)
+        if one is None or one.failure is None or one.phase == "Succeeded":
+            continue
+        kept = None if backend is None else newest_failure(backend, one.cache_key)
+        found[mode] = kept or _told(name, mode, one, one.failure)
+    return found
+
+
+def _told(name: str, mode: str, one: ModeStatus, told: FailureStatus) -> FailedAttempt:
+    failure = Failure(index=told.index, exit_code=told.exit_code, reason=told.reason, log_tail=told.log_tail)
+    return FailedAttempt(
+        cache_key=one.cache_key, name=name, mode=mode, number=told.attempt, when=0.0, failures=[failure]
+    )
 
 
 def commit_of(name: str, mode: str, one: ModeStatus | None, store: str = "") -> tuple[Backend, Commit]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runonce.cli.chosen import mode_option
-from runonce.cli.context import cluster_options, connect
+from runonce.cli.context import Place, cluster_options
 from runonce.cli.options import json_option
 from runonce.cli.text import part_text, table
 from runonce.errors import InputError
@@ -18,7 +18,9 @@ from runonce.experiment.key import MODES
 from runonce.experiment.status import ModeStatus, Status
 
 if TYPE_CHECKING:
+    from runonce.cli.explain import Keyed
     from runonce.kube.objects import ExperimentObject
+    from runonce.kube.transport import Api
 
 store_option = click.option("--store", metavar="STORE", help="URL; the store that the cluster names, if not given.")
 
@@ -32,9 +34,9 @@ def cluster() -> None:
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Those of all namespaces.")
 @cluster_options
 @json_option
-def list_(everywhere: bool, context: str | None, kubeconfig: str | None, namespace: str | None, output: str) -> None:
+def list_(everywhere: bool, place: Place, output: str) -> None:
     """The Experiments of a namespace."""
-    api, where = connect(context, kubeconfig, namespace)
+    api, where = place.connect()
 
     from runonce.api.cluster import list_all, status_of
 
@@ -61,14 +63,12 @@ def _row(one: ExperimentObject, status: Status, everywhere: bool) -> tuple[str, 
 @click.option("--follow", "following", is_flag=True, help="Go on until it has ended.")
 @cluster_options
 @json_option
-def show(
-    name: str, following: bool, context: str | None, kubeconfig: str | None, namespace: str | None, output: str
-) -> int:
+def show(name: str, following: bool, place: Place, output: str) -> int:
     """Where an Experiment stands, mode by mode, and why.
 
     Exit code with --follow: 0 succeeded or cached, 1 failed.
     """
-    api, where = connect(context, kubeconfig, namespace)
+    api, where = place.connect()
 
     from runonce.api.cluster import find_one, follow, status_of
 
@@ -110,41 +110,53 @@ def explain(
     name: str,
     other: str | None,
     store: str | None,
-    context: str | None,
-    kubeconfig: str | None,
-    namespace: str | None,
+    place: Place,
     output: str,
 ) -> None:
     """Which parts make the keys of two Experiments differ; of one alone: why it was no hit.
 
-    Alone it is compared with the nearest earlier result in the store.
+    Alone it is compared with the nearest earlier result in the store. What was tried and failed: who ended how, and
+    the end of each log.
     """
-    api, where = connect(context, kubeconfig, namespace)
+    api, where = place.connect()
 
-    from runonce.api.cluster import find_one, list_all, status_of, store_url
-    from runonce.cli.explain import earlier, keyed, tell_differences
+    from runonce.api.cluster import find_one
+    from runonce.cli.explain import keyed, tell_differences
     from runonce.experiment.spec import parse_experiment
+
+    def read(one: str) -> tuple[ExperimentObject, Keyed]:
+        found = find_one(api, where, one)
+        return found, keyed(one, parse_experiment(found.document()).spec)
+
+    found, ones = read(name)
+    if other is not None:
+        tell_differences(ones, read(other)[1], output, "no mode is in both")
+    else:
+        _explain_misses(api, found, ones, store, output)
+
+
+def _explain_misses(api: Api, found: ExperimentObject, ones: Keyed, store: str | None, output: str) -> None:
+    from runonce.api.cluster import failed_modes, list_all, status_of, store_url
+    from runonce.cli.explain import earlier, tell_differences
     from runonce.settings import Settings
     from runonce.store.url import open_yours
 
-    found = find_one(api, where, name)
-    ones = keyed(name, parse_experiment(found.document()).spec)
-    if other is not None:
-        others = keyed(other, parse_experiment(find_one(api, where, other).document()).spec)
-        tell_differences(ones, others, output, "no mode is in both")
-        return
-    status = status_of(found)
-    url = store or store_url(status, (status_of(one) for one in list_all(api, where)))
-    if not url:
-        what = f"no Experiment in namespace {where} has a result, so it is not known where the store is."
-        raise InputError.of("", what, "Give --store URL, or a second Experiment to compare with.")
+    name, where, status = found.metadata.name, found.metadata.namespace, status_of(found)
     hits = {mode for mode in ones if _was_hit(getattr(status.modes, mode))}
     for mode in hits:
         click.echo(f"{mode}: {name} is a hit", err=True)
     misses = {mode: one for mode, one in ones.items() if mode not in hits}
-    tell_differences(
-        misses, earlier(misses, open_yours(Settings.from_env(), url)), output, "no earlier result to compare with"
-    )
+    url = store or store_url(status, (status_of(one) for one in list_all(api, where)))
+    backend = open_yours(Settings.from_env(), url) if url else None
+    failed = failed_modes(name, status, backend)
+    if backend is not None:
+        nothing = "no earlier result to compare with"
+        tell_differences(misses, earlier(misses, backend), output, nothing, failed=failed)
+        return
+    unknown = f"no Experiment in namespace {where} has a result, so it is not known where the store is."
+    if not failed:
+        raise InputError.of("", unknown, "Give --store URL, or a second Experiment to compare with.")
+    tell_differences(misses, {}, output, f"{unknown} Give --store URL to compare with others.", failed=failed)
 
 
 def _was_hit(one: ModeStatus | None) -> bool:
@@ -163,16 +175,14 @@ def pull(
     folder: Path | None,
     modes: Sequence[str],
     store: str | None,
-    context: str | None,
-    kubeconfig: str | None,
-    namespace: str | None,
+    place: Place,
     output: str,
 ) -> None:
     """Write the results of an Experiment into FOLDER, every byte verified.
 
     Without FOLDER each mode gets one of its own here, <name>-<mode>-<digits of the key>.
     """
-    api, where = connect(context, kubeconfig, namespace)
+    api, where = place.connect()
 
     from runonce.api.cluster import commit_of, find_one, status_of
     from runonce.cli.keep import write_files
@@ -200,12 +210,10 @@ def logs(
     mode: str | None,
     index: int,
     following: bool,
-    context: str | None,
-    kubeconfig: str | None,
-    namespace: str | None,
+    place: Place,
 ) -> None:
     """What a process of an Experiment writes; of one whose pod is gone, the end that its failure kept."""
-    api, where = connect(context, kubeconfig, namespace)
+    api, where = place.connect()
 
     from runonce.api.cluster import find_one, log_lines, status_of
 

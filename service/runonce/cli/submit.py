@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
 from runonce.api.changes import point_text
 from runonce.api.target import locate
 from runonce.cli.cluster import exit_code, status_json, tell, word
-from runonce.cli.context import cluster_options, connect, needing_client
+from runonce.cli.context import Place, cluster_options, needing_client
 from runonce.cli.options import grid_option, json_option, target_options
 from runonce.experiment.status import Status
 from runonce.settings import Settings
@@ -31,9 +32,7 @@ def submit(
     target: str,
     params: Sequence[str],
     grid: Sequence[str],
-    context: str | None,
-    kubeconfig: str | None,
-    namespace: str | None,
+    place: Place,
     with_source: bool,
     store: str | None,
     wait: bool,
@@ -51,8 +50,8 @@ def submit(
     settings = Settings.from_env()
     found = locate(target, params, grid)
     code_to = code_store(store or settings.store) if with_source else None
-    api, default = connect(context, kubeconfig, None)
-    where = namespace_of(found, namespace, default)
+    api, default = replace(place, namespace=None).connect()
+    where = namespace_of(found, place.namespace, default)
     submitted = hand_over(found, api, where, settings, code_to=code_to)
     if output == "text":
         for one, located in zip(submitted, found, strict=True):
