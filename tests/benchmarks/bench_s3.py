@@ -3,6 +3,8 @@
 Ours hashes every file, writes a record, and verifies all that it reads; the others copy. Ratios are medians of the rates'
 ratios of one round, ours to theirs: above 1 is faster than theirs. CPU is the client's own, in seconds.
 
+Times are those of the clients and the server where the files lie in memory (TMPDIR=/dev/shm); a disk adds its own.
+
 `delayed`: small files again with 10 ms added to each round trip, by a relay that takes CPU of the same machine.
 `growth`: files from 10 on, one file from 1 MiB on, ours alone, each in a process of its own, with the most that it held.
 """
@@ -22,7 +24,6 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
@@ -129,16 +130,18 @@ def _cpu() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def once(
-    server: Weed, out: Path, folder: Path, turn: int
-) -> dict[str, tuple[tuple[float, float], tuple[float, float]]]:
+def once(out: Path, folder: Path, turn: int, *, delayed: bool) -> dict[str, tuple[tuple[float, float], ...]]:
+    """Times of publish and restore by tool, each with a server of its own: what is there already slows the next."""
     found = {}
     names = list(TOOLS)
     for name in names[turn % len(names) :] + names[: turn % len(names)]:
         back = folder / "back"
         back.mkdir()
-        put, get = TOOLS[name](server, out, back, f"bench/{uuid.uuid4().hex}")
-        found[name] = timed(put), timed(get)
+        with running(folder / "weed") as server:
+            proxy = Proxy(server.port, delay_s=DELAY_S)
+            steps = TOOLS[name](Delayed(server, proxy) if delayed else server, out, back, f"bench/{uuid.uuid4().hex}")
+            found[name] = tuple(timed(step) for step in steps)
+            proxy.close()
         assert len(os.listdir(back)) == len(os.listdir(out)), name
         shutil.rmtree(back)
     return found
@@ -182,8 +185,8 @@ def filled(out: Path, number: int, size: int) -> Path:
     return out
 
 
-def beside(title: str, server: Any, out: Path, folder: Path, samples: int) -> None:
-    rounds = [once(server, out, folder, turn) for turn in range(samples)]
+def beside(title: str, out: Path, folder: Path, samples: int, *, delayed: bool) -> None:
+    rounds = [once(out, folder, turn, delayed=delayed) for turn in range(samples)]
     gib = sum(path.stat().st_size for path in out.iterdir()) / (1 << 30)
     print(f"{title:26} {'tool':8} {'s':>7} {'CPU s':>6} {'CPU s/GiB':>9} {'ours / theirs':>14}  rounds")
     for what, step in (("publish", 0), ("restore", 1)):
@@ -222,20 +225,17 @@ def main() -> None:
     for name in [name for name in TOOLS if name not in given.tools.split(",")]:
         del TOOLS[name]
     os.environ |= {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-    with tempfile.TemporaryDirectory() as name, running(Path(name) / "weed") as server:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for row in given.rows or ROWS:
             if row == "growth":
-                grow(server, folder)
+                with running(folder / "weed") as server:
+                    grow(server, folder)
                 continue
             title, number, size = LOADS["small" if row == "delayed" else row]
             out = filled(folder / "out", number, size)
-            if row == "delayed":
-                proxy = Proxy(server.port, delay_s=DELAY_S)
-                beside(f"{title}, 10 ms away", Delayed(server, proxy), out, folder, given.samples)
-                proxy.close()
-            else:
-                beside(title, server, out, folder, given.samples)
+            delayed = row == "delayed"
+            beside(title + ", 10 ms away" * delayed, out, folder, given.samples, delayed=delayed)
             shutil.rmtree(out)
 
 
