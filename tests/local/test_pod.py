@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pod import SHELL, Pod, shell
+from pod import KEY, SHELL, Pod, shell
 
 from runonce.author.bundle import pack
 from runonce.author.document import read_documents
@@ -26,7 +26,7 @@ def pod(place, tmp_path) -> Pod:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} never came"
         time.sleep(0.01)
@@ -44,7 +44,7 @@ def test_a_program_in_a_pod_is_told_of_sigterm_by_its_worker(pod):
     process = pod.start(shell(f'trap "echo saved; exit 75" TERM; touch {up}; while :; do sleep 0.05; done'))
     wait_for(up)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     assert (process.returncode, out) == (75, "saved\n")
 
 
@@ -53,7 +53,7 @@ def test_a_program_without_a_handler_is_stopped_and_not_failed(pod):
     process = pod.start(shell(f"touch {up}; exec sleep 600"))
     wait_for(up)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 75
 
 
@@ -75,6 +75,30 @@ def test_a_worker_of_an_earlier_release_names_both_contracts(pod):
     code, out = pod.run(shell("true"), RUNONCE_CONTRACT="2")
     assert code == 78
     assert "the Job speaks contract 2, this worker contract 1" in out
+
+
+def test_the_collector_of_cycles_rests_while_a_worker_starts_and_works_in_the_loop(pod):
+    told = "print(gc.isenabled(), file=sys.stderr)"
+    code = (pod.place.folder / "tiny.py").read_text().replace("for step in", f"{told}\n        for step in")
+    pod.place.write("tiny.py", f"import gc, sys\n{told}\n{code}")
+    assert pod.run(pod.place.runonce("render", "tiny.yaml").out) == (0, "False\nTrue\n")
+
+
+def test_what_a_program_saved_on_its_way_is_there_though_its_worker_was_killed(pod):
+    over = pod.place.folder / "over"
+    script = (
+        "if [ -e $RUNONCE_CHECKPOINT/half ]; then cat $RUNONCE_CHECKPOINT/half; exit 0; fi; "
+        f"echo half > $RUNONCE_CHECKPOINT/half; while [ ! -e {over} ]; do sleep 0.05; done"
+    )
+    process = pod.start(shell(script), RUNONCE_CHECKPOINT_S="0")
+    store, deadline = open_store(pod.store), time.monotonic() + 120
+    while not list(store.list(f"w/{KEY}/r/1/k/folder/")):
+        assert time.monotonic() < deadline, "it was never saved"
+        time.sleep(0.05)
+    process.kill()
+    over.touch()
+    process.communicate(timeout=120)
+    assert pod.run(shell(script)) == (0, "half\n")
 
 
 # --- code that came with the experiment ---------------------------------------------------------------------

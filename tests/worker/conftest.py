@@ -5,10 +5,13 @@ They are forked from a server that has imported torch, which spares two seconds 
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -29,11 +32,15 @@ from runonce.store.commit import probe
 from runonce.store.url import open_store
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch._dynamo", "numpy", "runonce.worker.run", "runonce.worker.engine"])
+FORKS.set_forkserver_preload(
+    ["torch._dynamo", "numpy", "runonce.store.s3", "runonce.worker.run", "runonce.worker.engine"]
+)
 
 
 def _work(env: dict[str, str], log: str, doomed: Doom | None = None) -> None:
-    """The body of a process: what `python -m runonce.worker.run` does."""
+    """The body of a process: what `python -m runonce.worker` does. As in a pod, a program that it starts dies with it."""
+    os.setpgid(0, 0)
+    gc.disable()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -53,11 +60,11 @@ class Job:
 
     def __init__(
         self, folder: Path, name, params, *, processes=1, mode="train", attempt=1, quick=0, coupled=None, gpus=(),
-        store="", dooms=None, made=None, **env
+        store="", dooms=None, made=None, command=(), **env
     ):  # fmt: skip
         self.base, self.name, self.params, self.processes, self.mode = folder, name, params, processes, mode
         self.attempt, self.quick, self.env, self.coupled = attempt, quick, env, coupled
-        self.gpus = list(gpus)
+        self.gpus, self.command = list(gpus), list(command)
         self.folder = folder / f"{mode}-{processes}-{attempt}"
         self.key = {"train": "aa", "valid": "bb", "test": "cc"}[mode] * 32
         self.store = store or str(folder / "store")
@@ -75,6 +82,7 @@ class Job:
             "quick": self.quick,
             "store": self.store,
             "made": self.made,
+            "command": self.command,
         }
         return Job(self.base, self.name, self.params, attempt=self.attempt + 1, **{**options, **self.env, **changes})
 
@@ -82,8 +90,9 @@ class Job:
         self.folder.mkdir(parents=True)
         block = {"nprocesses": self.processes} | ({} if self.coupled is None else {"coupled": self.coupled})
         block |= {"gpuIds": self.gpus} if self.gpus else {}
+        what = {"command": self.command} if self.command else {"config": f"trainings:{self.name}"}
         spec = {
-            "config": f"trainings:{self.name}", "params": render(self.params), "codeVersion": "label:test", "keyMachine": True,
+            **what, "params": render(self.params), "codeVersion": "label:test", "keyMachine": True,
             "machineParams": {"train": {"nprocesses": 1}, self.mode: block},
         }  # fmt: skip
         (self.folder / "spec.json").write_bytes(canonical(spec))
@@ -111,7 +120,7 @@ class Job:
         process.start()
         return process
 
-    def wait(self, seconds: float = 120) -> list[int]:
+    def wait(self, seconds: float = 300) -> list[int]:
         for process in self.started:
             process.join(seconds)
             if process.exitcode is None:
@@ -121,7 +130,10 @@ class Job:
 
     def kill(self) -> None:
         for process in self.started:
-            process.kill()
+            if process.exitcode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
             process.join()
 
     def run(self) -> Job:
@@ -177,7 +189,7 @@ def job(tmp_path):
 
     def make(
         name="Line", *, processes=1, mode="train", quick=0, coupled=None, gpus=(), env=None, folder=None, store="",
-        attempt=1, dooms=None, **params
+        attempt=1, dooms=None, command=(), **params
     ) -> Job:  # fmt: skip
         base = tmp_path / (folder or "one")
         options = {
@@ -188,7 +200,7 @@ def job(tmp_path):
             "gpus": gpus,
             "store": store,
         }
-        options |= {"attempt": attempt, "dooms": dooms, "made": made, **(env or {})}
+        options |= {"attempt": attempt, "dooms": dooms, "made": made, "command": command, **(env or {})}
         return Job(base, name, replace(Params(), **params), **options)
 
     yield make

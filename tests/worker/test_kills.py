@@ -152,7 +152,7 @@ class WithParent(Training):
                 program = (path / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue  # it has just ended
-            if mine in env and b"runonce.worker.run" in program and b"-I" not in program:
+            if mine in env and b"runonce.worker" in program and b"-I" not in program:
                 (rank,) = (entry.partition(b"=")[2] for entry in env if entry.startswith(b"JOB_COMPLETION_INDEX="))
                 found[int(rank)] = int(path.name)
         return [found[rank] for rank in sorted(found)]
@@ -164,7 +164,7 @@ class WithParent(Training):
         self._parent.kill()
         _kill(ranks if whom == "the parent and all" else [])
         self._parent.wait()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while self.pids():
             assert time.monotonic() < deadline, "a process outlives its parent"
             time.sleep(0.01)

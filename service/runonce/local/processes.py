@@ -19,7 +19,7 @@ from runonce.local.record import JobFolder, Record
 from runonce.local.supervisor import Supervisor
 from runonce.store.filesystem import is_local
 
-WORKER = (sys.executable, "-m", "runonce.worker.run")
+WORKER = (sys.executable, "-m", "runonce.worker")
 GRACE_S = 30.0
 
 

@@ -29,10 +29,12 @@ def run_command(
     inputs: Mapping[str, Path],
     scratch: Path,
     stop: StopRequest,
+    checkpoint_s: float,
 ) -> tuple[int, dict[str, Any]]:
     """Run it in the working directory; what it writes to the output folder is the artifact set.
 
-    What lies in its checkpoint folder when it ends without success is there again at the next attempt.
+    What lies in its checkpoint folder when it ends without success, or lay there at most about checkpoint_s before a
+    death of this process, is there again at the next attempt.
     Returns its exit code, for a signal 128 and its number, as a shell does.
     """
     params = decoded(spec.params)
@@ -45,19 +47,24 @@ def run_command(
     if "train" in inputs:
         env[INPUT_TRAIN] = str(inputs["train"])
     arguments = expand(spec.command or (), params)
-    try:
-        program = subprocess.Popen(arguments, env=env)  # noqa: S603 - to run it is what the user asked for
-    except OSError as error:
-        raise SpecError(
-            Fault("spec.command", f"cannot be started: {error}.", "Name a program that is here, with its arguments.")
-        ) from error
-    stop.pass_to(program)
-    code = program.wait()
+    with saved.streamed(checkpoint, every_s=checkpoint_s):
+        program = _started(arguments, env)
+        stop.pass_to(program)
+        code = program.wait()
     if code != DONE:
         saved.save(checkpoint)
     if stop.asked and code == -signal.SIGTERM:
         code = STOPPED  # it has no handler of its own, and its folder is saved
     return (128 - code if code < 0 else code), {"resolvedParams": dict(spec.params)}
+
+
+def _started(arguments: list[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(arguments, env=env)  # noqa: S603 - to run it is what the user asked for
+    except OSError as error:
+        raise SpecError(
+            Fault("spec.command", f"cannot be started: {error}.", "Name a program that is here, with its arguments.")
+        ) from error
 
 
 def logged(output: Path, *, mode: str, index: int) -> dict[str, tuple[float, int]]:

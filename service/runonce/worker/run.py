@@ -6,6 +6,7 @@ modules are checked again, and the shard manifest comes last.
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import shutil
@@ -172,7 +173,9 @@ def _work(process: Process, stop: StopRequest) -> int:
             total=contract.total,
             index=process.index,
         )
-        code, facts = run_command(process.spec, saved, process.output, inputs, process.scratch, stop)
+        _collect_again()
+        every_s = _seconds(CHECKPOINT_SECONDS, 60.0)
+        code, facts = run_command(process.spec, saved, process.output, inputs, process.scratch, stop, every_s)
         metrics = logged(process.output, mode=contract.mode, index=process.index)
     else:
         code, metrics, facts = _run_config(process, inputs, stop)
@@ -237,6 +240,7 @@ def _run_config(
         quick=contract.quick,
     )
     code_here.check()
+    _collect_again()
     try:
         code = _call_loop(config, run)
     finally:
@@ -260,6 +264,12 @@ def _seconds(name: str, default: float) -> float:
     if not (isfinite(value) and value >= 0):
         raise EntryError(Fault(f"env.{name}", f"is {text!r}; it is a number of seconds.", f"Write {default:g}."))
     return value
+
+
+def _collect_again() -> None:
+    """Of what is made from here on: what has been imported stays, and no pass need look at it again."""
+    gc.freeze()
+    gc.enable()
 
 
 def _check_unchanged(before: bytes, params: ExperimentParameters, skip: tuple[str, ...], when: str) -> None:
@@ -298,11 +308,3 @@ def _facts(spec: ExperimentSpec) -> dict[str, Any]:
         "device": device,
         **({"image": spec.image} if spec.image is not None else {}),
     }
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Threads that a loop left behind must not keep a finished index from ending.
-    os._exit(code)
