@@ -144,12 +144,12 @@ def test_a_stopped_program_gets_sigterm_and_time(program):
         'touch "$BASE/up-$JOB_COMPLETION_INDEX"\nwhile :; do sleep 0.05; done\n',
     )
     process = program.start("run", "program.yaml", "--mode", "train", BASE=str(program.folder))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not all((program.folder / f"up-{i}").exists() for i in (0, 1)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     assert process.returncode == 75
     assert program.runonce("run", "program.yaml", "--mode", "train", BASE=str(program.folder)).code == 0
 

@@ -63,13 +63,13 @@ def test_a_loop_of_ones_own_goes_on_after_a_kill_as_if_nothing_had_been(example,
     assert whole.code == 0, whole.err
     process = place.start("run", target)
     records = place.home / "store" / "w"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while len([path for path in records.rglob("i*") if "k" in path.parts]) < 2:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     again = place.runonce("run", target, "-o", "json")
     assert again.code == 0, again.err
     first, second = (Path(done.json["modes"]["train"]["artifacts"]) for done in (whole, again))

@@ -49,7 +49,7 @@ def start(place, *more: str) -> subprocess.Popen[str]:
     return place.start("run", "tiny.yaml", "--mode", "train", "-o", "json", *more, BASE=str(place.folder))
 
 
-def until(condition, seconds: float = 60.0):
+def until(condition, seconds: float = 180.0):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"
@@ -86,7 +86,7 @@ def test_of_two_at_once_one_works_and_the_other_waits_and_hits(looping):
     second = start(looping)
     assert "another run makes this result already" in second.stderr.readline()
     (looping.folder / "go").write_text("")
-    outs = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]
+    outs = [json.loads(process.communicate(timeout=180)[0]) for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0]
     assert [out["modes"]["train"]["cacheHit"] for out in outs] == [False, True]
     assert len(starts(looping)) == 1
@@ -97,7 +97,7 @@ def test_a_stopped_run_saves_a_checkpoint_and_goes_on_from_it(looping, number):
     process = start(looping)
     until((looping.folder / "up").exists)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 75, err
     assert "stopping after a checkpoint" in err
     assert "stopped; run again to go on" in out
@@ -123,7 +123,7 @@ def test_after_a_kill_the_next_run_goes_on_and_nothing_is_left(looping, victim):
         process.kill()
     else:
         (looping.folder / "go").write_text("")
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     until(lambda: all(gone(pid) for _, pid in starts(looping)))
     (looping.folder / "go").write_text("")
     done = looping.runonce("run", "tiny.yaml", "--mode", "train", "-o", "json", BASE=str(looping.folder))
@@ -140,10 +140,10 @@ def test_who_waits_takes_over_when_the_worker_is_killed(looping):
     until(lambda: saved(looping))
     (looping.folder / "up").unlink()
     first.kill()
-    first.communicate(timeout=60)
+    first.communicate(timeout=180)
     until((looping.folder / "up").exists)
     (looping.folder / "go").write_text("")
-    _, err = second.communicate(timeout=60)
+    _, err = second.communicate(timeout=180)
     assert second.returncode == 0, err
     assert "attempt 2" in err
     assert [step for step, _ in starts(looping)] == [0, 2]
@@ -176,10 +176,10 @@ def test_two_homes_that_share_a_store_do_not_wait_for_one_that_is_dead(looping, 
     second = looping.start("run", "tiny.yaml", "--mode", "train", "-o", "json", *shared, **more)
     assert "its lease in the store is held by" in second.stderr.readline()
     first.kill()
-    first.communicate(timeout=60)
+    first.communicate(timeout=180)
     until(lambda: len(starts(looping)) == 2, 25)
     (looping.folder / "go").write_text("")
-    _, err = second.communicate(timeout=60)
+    _, err = second.communicate(timeout=180)
     assert second.returncode == 0, err
 
 
@@ -209,7 +209,7 @@ def test_two_machines_that_share_home_and_store_by_a_mount_work_one_at_a_time(lo
     second = on("two")
     assert "its lease in the store is held by one-" in second.stderr.readline()
     (looping.folder / "go").write_text("")
-    outs = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]
+    outs = [json.loads(process.communicate(timeout=180)[0]) for process in (first, second)]
     assert [out["modes"]["train"]["cacheHit"] for out in outs] == [False, True]
     assert len(starts(looping)) == 1
     assert {path.name for path in (looping.home / "jobs").iterdir()} == {"one", "two"}
@@ -232,6 +232,6 @@ def test_two_homes_that_share_a_store_work_one_at_a_time(looping, tmp_path):
     )
     assert "its lease in the store is held by" in second.stderr.readline()
     (looping.folder / "go").write_text("")
-    outs = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]
+    outs = [json.loads(process.communicate(timeout=180)[0]) for process in (first, second)]
     assert [out["modes"]["train"]["cacheHit"] for out in outs] == [False, True]
     assert len(starts(looping)) == 1

@@ -77,7 +77,7 @@ def test_what_runs_is_listed_above_the_results(curves):
     curves.write("waits", "")
     running = curves.start("run", "curves.yaml", "--mode", "train")
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not (listed := [one for one in curves.runonce("ls", "-o", "json").json if one["phase"] == "Running"]):
             assert time.monotonic() < deadline, "it is not listed"
         assert (listed[0]["name"], listed[0]["mode"], listed[0]["nprocesses"]) == ("curves", "train", 2)
@@ -89,7 +89,7 @@ def test_what_runs_is_listed_above_the_results(curves):
         assert "Running" not in curves.runonce("ls", "--mode", "test", "-o", "json").out
     finally:
         curves.write("go", "")
-        running.communicate(timeout=60)
+        running.communicate(timeout=180)
     assert [one["phase"] for one in curves.runonce("ls", "-o", "json").json] == ["Succeeded"] * 3
 
 

@@ -147,7 +147,7 @@ def drawn(number: int) -> tuple[str, int, int]:
     return "class" if number in of_class else "command", same.index(number), len(same)
 
 
-def until(condition, what: str, seconds: float = 60.0) -> None:
+def until(condition, what: str, seconds: float = 180.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pod import KEY, Pod, shell
@@ -132,13 +135,21 @@ def test_a_newer_contract(pod):
     goes_on(pod)
 
 
-def test_a_store_without_room(place, tmp_path):
-    folder = tmp_path / "small"
+@contextlib.contextmanager
+def small(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of this size of its own."""
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
     if done.returncode:
         pytest.skip("a small file system cannot be mounted here")
     try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_store_without_room(place, tmp_path):
+    with small(tmp_path / "small", "256k") as folder:
         pod = Pod(place, tmp_path, str(folder / "store"))
         big = folder / "rest"
         big.write_bytes(b"x" * 180_000)
@@ -148,8 +159,28 @@ def test_a_store_without_room(place, tmp_path):
         assert "Free some space, then run again." in why
         big.unlink()
         goes_on(pod, work)
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_server_without_room(place, tmp_path, monkeypatch):
+    """This server says only that something failed; what the worker had saved before is what it goes on from."""
+    for name, value in RIGHT.items():
+        monkeypatch.setenv(name, value)
+    with small(tmp_path / "small", "512m") as folder, running(folder / "weed") as server:
+        pod = Pod(place, tmp_path, server.url("full"))
+        half = "echo half > $RUNONCE_CHECKPOINT/half; exit 3"
+        rest = 'cat $RUNONCE_CHECKPOINT/half; head -c 3000000 /dev/urandom > "$RUNONCE_OUTPUT/file"'
+        work = shell(f"if [ ! -e $RUNONCE_CHECKPOINT/half ]; then {half}; fi; {rest}")
+        assert pod.run(work)[0] == 3
+        big = folder / "rest"
+        with big.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize - 200_000)
+        code, said, why = refused(pod, work, RUNONCE_PATIENCE_S="1")
+        assert (code, said) == (1, "StoreFailed")
+        assert "Look at the store's own log: a full disk shows so too." in why
+        big.unlink()
+        code, out = pod.run(work)
+        assert (code, out) == (0, "half\n")
+        assert [file.path for file in pod.shard().files] == ["file"]
 
 
 # --- edit, submit, run ---

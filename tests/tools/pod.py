@@ -53,7 +53,7 @@ class Pod:
 
     def run(self, experiment: str, **more: str) -> tuple[int, str]:
         process = self.start(experiment, **more)
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=300)
         return process.returncode, out
 
     def shard(self) -> Shard:

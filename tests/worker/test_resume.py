@@ -10,7 +10,7 @@ import pytest
 import torch
 
 SEED = 20261124
-EVERY = {"RUNONCE_CHECKPOINT_S": "0.02", "RUNONCE_PEER_TIMEOUT_S": "10"}
+EVERY = {"RUNONCE_CHECKPOINT_S": "0.02", "RUNONCE_PEER_TIMEOUT_S": "30"}
 PACE = {"pause": 0.004, "epochs": 8, "dropout": 0.3, "stages": 2, "valid_every": 7, "keep": "best:-error"}
 
 
@@ -20,7 +20,7 @@ def same(first, second) -> bool:
 
 def kill_at(job, draw: random.Random) -> None:
     """SIGKILL of one rank, or of all, some time after the first checkpoint's first record, or within its writing."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not job.saved() and any(process.is_alive() for process in job.started):
         assert time.monotonic() < deadline, job.log(0)
         time.sleep(0.001)
@@ -52,7 +52,7 @@ def test_a_stopped_training_saves_at_once_and_goes_on(job):
     """SIGTERM to one rank of two: both stop after the same step, with 75."""
     undisturbed = job(processes=2, folder="whole", **PACE).run()
     stopped = job(processes=2, folder="stopped", **PACE).start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (stopped.output(0) / "metrics.jsonl").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -69,7 +69,7 @@ def test_another_number_of_processes_goes_on_from_the_end_of_an_epoch_and_says_s
     params = {"pause": 0.005, "epochs": 10}
     undisturbed = job(folder="whole", **params).run()
     first = job(processes=2, folder="other", env=EVERY, **params).start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not any("e/" in name and name.endswith("i1") and name[:-1] + "0" in first.saved() for name in first.saved()):
         assert time.monotonic() < deadline, first.log(0)
         time.sleep(0.005)
@@ -85,7 +85,7 @@ def test_another_number_of_processes_goes_on_from_the_end_of_an_epoch_and_says_s
 def test_early_stopping_goes_on_where_it_stood(job):
     params = {"pause": 0.02, "epochs": 50}
     first = job("Early", folder="a", env=EVERY, **params).start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(first.saved()) < 2:
         assert time.monotonic() < deadline, first.log(0)
         time.sleep(0.002)
