@@ -3,13 +3,15 @@
 Ours hashes every file, writes a record, and verifies all that it reads; the others copy. Ratios are medians of the rates'
 ratios of one round, ours to theirs: above 1 is faster than theirs. CPU is the client's own, in seconds.
 
-Then small files again with 10 ms added to each round trip, by a relay that takes CPU of the same machine. Last, how ours
-grows: files from 10 on, one file from 1 MiB on, each in a process of its own, with the most that it held.
-RUNONCE_FILES and RUNONCE_MIB say how far, RUNONCE_SAMPLES how many rounds.
+Times are those of the clients and the server where the files lie in memory (TMPDIR=/dev/shm); a disk adds its own.
+
+`delayed`: small files again with 10 ms added to each round trip, by a relay that takes CPU of the same machine.
+`growth`: files from 10 on, one file from 1 MiB on, ours alone, each in a process of its own, with the most that it held.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import shutil
@@ -22,7 +24,6 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
@@ -37,11 +38,10 @@ from runonce.store.publish import publish_shard
 from runonce.store.restore import restore_files
 from runonce.store.url import open_store
 
-SAMPLES = int(os.environ.get("RUNONCE_SAMPLES", "3"))
-MOST_FILES = int(os.environ.get("RUNONCE_FILES", "100000"))
-MOST_MIB = int(os.environ.get("RUNONCE_MIB", "4096"))
 DELAY_S = 0.005  # each way
-ROWS = {"1000 × 64 KiB": (1000, 64 << 10), "10 × 100 MiB": (10, 100 << 20)}
+FILES, MIB = (10, 1000, 10_000, 100_000), (1, 64, 1024, 4096)
+LOADS = {"small": ("1000 × 64 KiB", 1000, 64 << 10), "large": ("10 × 100 MiB", 10, 100 << 20)}
+ROWS = ("small", "delayed", "large", "growth")
 BIN = Path(sys.executable).parent
 
 Tool = Callable[[Weed, Path, Path, str], tuple[Callable[[], object], Callable[[], object]]]
@@ -130,16 +130,18 @@ def _cpu() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def once(
-    server: Weed, out: Path, folder: Path, turn: int
-) -> dict[str, tuple[tuple[float, float], tuple[float, float]]]:
+def once(out: Path, folder: Path, turn: int, *, delayed: bool) -> dict[str, tuple[tuple[float, float], ...]]:
+    """Times of publish and restore by tool, each with a server of its own: what is there already slows the next."""
     found = {}
     names = list(TOOLS)
     for name in names[turn % len(names) :] + names[: turn % len(names)]:
         back = folder / "back"
         back.mkdir()
-        put, get = TOOLS[name](server, out, back, f"bench/{uuid.uuid4().hex}")
-        found[name] = timed(put), timed(get)
+        with running(folder / "weed") as server:
+            proxy = Proxy(server.port, delay_s=DELAY_S)
+            steps = TOOLS[name](Delayed(server, proxy) if delayed else server, out, back, f"bench/{uuid.uuid4().hex}")
+            found[name] = tuple(timed(step) for step in steps)
+            proxy.close()
         assert len(os.listdir(back)) == len(os.listdir(out)), name
         shutil.rmtree(back)
     return found
@@ -183,23 +185,26 @@ def filled(out: Path, number: int, size: int) -> Path:
     return out
 
 
-def beside(row: str, server: Any, out: Path, folder: Path) -> None:
-    rounds = [once(server, out, folder, turn) for turn in range(SAMPLES)]
+def beside(title: str, out: Path, folder: Path, samples: int, *, delayed: bool) -> None:
+    rounds = [once(out, folder, turn, delayed=delayed) for turn in range(samples)]
+    gib = sum(path.stat().st_size for path in out.iterdir()) / (1 << 30)
+    print(f"{title:26} {'tool':8} {'s':>7} {'CPU s':>6} {'CPU s/GiB':>9} {'ours / theirs':>14}  rounds")
     for what, step in (("publish", 0), ("restore", 1)):
         for tool in TOOLS:
             seconds = statistics.median(found[tool][step][0] for found in rounds)
             cpu = statistics.median(found[tool][step][1] for found in rounds)
-            ratio = statistics.median(found[tool][step][0] / found["ours"][step][0] for found in rounds)
-            print(f"{row + ' ' + what:26} {tool:8} {seconds:7.2f} {cpu:6.2f} {ratio:14.2f}", flush=True)
+            ratios = [found[tool][step][0] / found["ours"][step][0] for found in rounds]
+            each = " ".join(f"{ratio:.2f}" for ratio in ratios)
+            figures = f"{seconds:7.2f} {cpu:6.2f} {cpu / gib:9.2f} {statistics.median(ratios):14.2f}"
+            print(f"{what:26} {tool:8} {figures}  {each}", flush=True)
 
 
 def grow(server: Weed, folder: Path) -> None:
     print(f"{'':26} {'publish s':>10} {'restore s':>10} {'MiB held':>9}  for each file, or each MiB: ms")
-    sizes = [("files of 1 KiB", number, 1 << 10) for number in (10, 1000, 10_000, 100_000) if number <= MOST_FILES]
-    sizes += [("MiB in one file", mib, mib << 20) for mib in (1, 64, 1024, 4096) if mib <= MOST_MIB]
-    for what, number, size in sizes:
-        many = "files" in what
-        out = filled(folder / "out", number if many else 1, size)
+    for what, number, size in [("files of 1 KiB", n, 1 << 10) for n in FILES] + [
+        ("MiB in one file", n, 0) for n in MIB
+    ]:
+        out = filled(folder / "out", number if size else 1, size or number << 20)
         call = [sys.executable, "-c", GROWTH, server.url(f"grow/{uuid.uuid4().hex}"), out, folder / "back"]
         done = subprocess.run(call, capture_output=True, text=True, check=True)
         up, down, held = map(float, done.stdout.split())
@@ -210,19 +215,28 @@ def grow(server: Weed, folder: Path) -> None:
 
 
 def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all if none is named")
+    asked.add_argument("--samples", type=int, default=3, help="rounds of each row that has other tools beside it")
+    asked.add_argument("--tools", default=",".join(TOOLS), help="of %(default)s")
+    given = asked.parse_args()
+    for unknown in {*given.rows} - {*ROWS}:
+        asked.error(f"no row {unknown!r}: there are {', '.join(ROWS)}")
+    for name in [name for name in TOOLS if name not in given.tools.split(",")]:
+        del TOOLS[name]
     os.environ |= {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-    with tempfile.TemporaryDirectory() as name, running(Path(name) / "weed") as server:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        print(f"{'':26} {'tool':8} {'s':>7} {'CPU s':>6} {'ours / theirs':>14}")
-        for row, (number, size) in ROWS.items():
+        for row in given.rows or ROWS:
+            if row == "growth":
+                with running(folder / "weed") as server:
+                    grow(server, folder)
+                continue
+            title, number, size = LOADS["small" if row == "delayed" else row]
             out = filled(folder / "out", number, size)
-            beside(row, server, out, folder)
-            if number == 1000:
-                proxy = Proxy(server.port, delay_s=DELAY_S)
-                beside("the same, 10 ms away", Delayed(server, proxy), out, folder)
-                proxy.close()
+            delayed = row == "delayed"
+            beside(title + ", 10 ms away" * delayed, out, folder, given.samples, delayed=delayed)
             shutil.rmtree(out)
-        grow(server, folder)
 
 
 if __name__ == "__main__":

@@ -39,13 +39,17 @@ spec:
 
 @dataclass(frozen=True)
 class Case:
-    """One training. checkpoint_s: seconds between checkpoints of both; the engine alone saves where plain is False."""
+    """One training. checkpoint_s: seconds between checkpoints of both; the engine alone saves where plain_saves is False.
+
+    store: where the engine's go, instead of a folder.
+    """
 
     params: Mapping[str, Any]
     processes: int = 1
     device: str = "cpu"
     checkpoint_s: float = 5
     plain_saves: bool = False
+    store: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def engine(case: Case, cores: set[int], sample: str) -> Times:
         (folder / "measured.yaml").write_text(FILE.format(params=params, processes=case.processes, gpus=gpus))
         command = [sys.executable, "-m", "runonce", "run", "measured.yaml"]
         env = {"RUNONCE_HOME": str(folder / "home"), "RUNONCE_CHECKPOINT_S": str(case.checkpoint_s)}
+        env |= {"RUNONCE_STORE": case.store} if case.store else {}
         return _finish([_start(command, folder, cores, **env)], folder)
 
 
@@ -154,8 +159,8 @@ def loops(title: str, case: Case, *, target: float) -> None:
     print(f"    memory: {ours / 1e6:.0f} and {theirs / 1e6:.0f} MB: {ratio:.3f}", flush=True)
 
 
-def checkpoints() -> None:
-    case = Case({"steps": int(6000 * SCALE), "frozen_mb": 200}, checkpoint_s=5, plain_saves=True)
+def checkpoints(store: str = "") -> None:
+    case = Case({"steps": int(6000 * SCALE), "frozen_mb": 200}, checkpoint_s=5, plain_saves=True, store=store)
     found = rounds(case)
     theirs, ours, _ = compared(found, lambda times: times.stall_s)
     more = statistics.median((mine.stall_s - other.stall_s) / 30 for other, mine in found)

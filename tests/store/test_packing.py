@@ -59,18 +59,19 @@ def test_a_file_above_the_size_of_a_blob_is_cut_and_comes_back(s3, tmp_path, mon
     assert (tmp_path / "out").read_bytes() == data
 
 
-def test_a_thousand_small_files_are_published_in_at_most_ten_requests(s3, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("size", "blobs"), [(100, 1), (64 << 10, 4)])
+def test_a_thousand_small_files_are_published_in_at_most_ten_requests(s3, tmp_path, monkeypatch, size, blobs):
     out = tmp_path / "out"
     out.mkdir()
     for number in range(1000):
-        (out / f"{number}").write_bytes(os.urandom(100))
+        (out / f"{number}").write_bytes(os.urandom(size))
     requests = count(s3, monkeypatch)
     shard = Shard(cache_key=KEY, mode="train", round="r", total=1, attempt="a", index=0, files=())
     published = publish_shard(s3, out, shard)
     assert len(requests) <= 10, requests
     requests.clear()
     restore_files(s3, published.files, tmp_path / "in")
-    assert len(requests) <= 2
+    assert [method for method, _ in requests] == ["GET"] * blobs
     assert content(tmp_path / "in") == content(out)
 
 

@@ -6,14 +6,28 @@ import hashlib
 
 import pytest
 
+from runonce.experiment.canonical import canonical, parse
 from runonce.experiment.manifest import Shard
-from runonce.store.backend import blob_name, commit_name, failure_name, manifest_name, shard_prefix
+from runonce.store.backend import (
+    blob_name,
+    commit_name,
+    failure_name,
+    lease_name,
+    manifest_name,
+    pin_name,
+    removed_name,
+    shard_prefix,
+)
+from runonce.store.collect import Limits, collect
 from runonce.store.commit import commit, complete_attempt, probe
+from runonce.store.lease import Leases
 from runonce.store.publish import publish_shard
+from runonce.store.remove import remove
 from runonce.store.restore import read_manifest, restore
 from runonce.store.verify import discard, verify, verify_result
+from runonce.worker.saved import SavedFolder
 
-KEYS = {label: hashlib.sha256(label.encode()).hexdigest() for label in ("a", "b")}
+KEYS = {label: hashlib.sha256(label.encode()).hexdigest() for label in ("a", "b", "c")}
 
 
 def make(backend, tmp_path, label: str, round_: str = "r") -> None:
@@ -69,7 +83,7 @@ def test_damage_is_found_taken_out_and_healed_when_it_is_made_again(backend, spo
     make(backend, tmp_path, "b")
     assert list(verify(backend)) == []
     name = names(backend, "a")[what]
-    touched = [label for label in KEYS if name in needed_by(backend, label)]
+    touched = [label for label in "ab" if name in needed_by(backend, label)]
     assert touched == {"shard": [], "shared blob": ["a"] if backend.blob_size else ["a", "b"]}.get(what, ["a"])
     spoil(name, HOW[how](content(backend, name)))
     found = list(verify(backend))
@@ -81,7 +95,7 @@ def test_damage_is_found_taken_out_and_healed_when_it_is_made_again(backend, spo
     for damage in found:
         discard(backend, damage)
     assert list(verify(backend)) == []
-    for label in KEYS:
+    for label in "ab":
         assert (probe(backend, KEYS[label]) is None) is (label in touched)
         make(backend, tmp_path, label)
         restore(backend, read_manifest(backend, probe(backend, KEYS[label])[0].manifest), tmp_path / f"in-{label}")
@@ -130,3 +144,83 @@ def test_to_find_damage_changes_nothing(folder, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()}
     assert len(list(verify(folder))) == 1
     assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()} == before
+
+
+def record_of(backend, tmp_path, what: str) -> str:
+    """A record beside the results, as it comes to be there; its name."""
+    if what == "checkpoint":
+        (tmp_path / "saved").mkdir()
+        (tmp_path / "saved" / "state").write_text("at step 1")
+        saved(backend).save(tmp_path / "saved")
+        return f"{shard_prefix(KEYS['a'], 'r-2')}1/k/folder/i0"
+    if what == "lease":
+        gone = Leases(backend, "a machine that is gone", outlives=True)
+        assert gone.hold(KEYS["a"]) is None
+        gone.close()
+        return lease_name(KEYS["a"])
+    if what == "removal":
+        make(backend, tmp_path, "c")
+        found = probe(backend, KEYS["c"])
+        assert remove(backend, *found)
+        return removed_name(KEYS["c"], found[0].manifest)
+    record = {"format": 1, "kind": what, "nonce": "n"}
+    name = pin_name("paper") if what == "pin" else failure_name(KEYS["a"], "x")
+    backend.put(name, canonical(record | ({"cacheKey": KEYS["a"]} if what == "pin" else {})))
+    return name
+
+
+def saved(backend) -> SavedFolder:
+    return SavedFolder(backend, cache_key=KEYS["a"], round_="r-2", total=1, index=0)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("what", ["checkpoint", "pin", "lease", "removal", "failure"])
+def test_damage_of_a_record_beside_the_results_is_found_and_costs_no_result(backend, spoil, tmp_path, what, how):
+    make(backend, tmp_path, "a")
+    make(backend, tmp_path, "b")
+    name = record_of(backend, tmp_path, what)
+    assert list(verify(backend)) == []
+    right = content(backend, name)
+    spoil(name, HOW[how](right))
+    found = list(verify(backend))
+    assert [damage.name for damage in found] == ([] if how == "lost" else [name])
+    assert [key for damage in found for key in damage.cache_keys] == []
+    for damage in found:
+        discard(backend, damage)
+    expires = what in ("pin", "lease")  # by itself, or by its owner: whoever holds it may be at work
+    assert [damage.name for damage in verify(backend)] == ([name] if expires and how != "lost" else [])
+    if what == "checkpoint":  # its process begins anew
+        (tmp_path / "in").mkdir()
+        saved(backend).restore(tmp_path / "in")
+        assert list((tmp_path / "in").iterdir()) == []
+    if what == "lease":
+        next_one = Leases(backend, "another machine", ttl_s=0.0)
+        assert next_one.hold(KEYS["a"]) == (None if how == "lost" else "a damaged record")
+        assert next_one.hold(KEYS["a"]) is None
+        next_one.close()
+    if what == "pin":
+        backend.put(name, right)
+    assert list(verify(backend)) == []
+    collect(backend, Limits(grace=-1.0, unfinished=-1.0), delete=True)
+    for label in ("a", "b"):
+        restore(backend, read_manifest(backend, probe(backend, KEYS[label])[0].manifest), tmp_path / f"in-{label}")
+        assert (tmp_path / f"in-{label}" / "weights").read_text() == f"weights of {label}"
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_checkpoint_whose_bytes_are_damaged_is_none_and_is_found(backend, spoil, tmp_path, how):
+    make(backend, tmp_path, "a")
+    name = record_of(backend, tmp_path, "checkpoint")
+    (file,) = parse(content(backend, name))["files"]
+    blob = blob_name(file["sha256"])
+    spoil(blob, HOW[how](content(backend, blob)))
+    (tmp_path / "in").mkdir()
+    saved(backend).restore(tmp_path / "in")
+    assert list((tmp_path / "in").iterdir()) == []
+    assert [damage.name for damage in verify(backend)] == ([] if how == "lost" else [blob])
+    for damage in verify(backend):
+        discard(backend, damage)
+    assert list(verify(backend)) == []
+    saved(backend).save(tmp_path / "saved")  # by the next attempt that is stopped
+    saved(backend).restore(tmp_path / "in")
+    assert (tmp_path / "in" / "state").read_text() == "at step 1"

@@ -27,12 +27,22 @@ READY_S = 60.0
 
 
 class Weed:
-    """The server and its ports. It can be killed and started again over the same data."""
+    """The server and its ports. It can be killed and started again over the same data.
+
+    volumes: how many it may make at most, of `volume_mib` each; as many as the disk has room for if not given.
+    """
 
     def __init__(
-        self, folder: Path, *, identities: Sequence[dict[str, Any]] = (), policies: Sequence[dict[str, Any]] = ()
+        self,
+        folder: Path,
+        *,
+        identities: Sequence[dict[str, Any]] = (),
+        policies: Sequence[dict[str, Any]] = (),
+        volumes: int = 0,
+        volume_mib: int = 128,
     ) -> None:
         self._folder = folder
+        self.volumes, self._volume_mib = volumes, volume_mib
         (folder / "data").mkdir(parents=True)
         everything = {
             "name": "all",
@@ -63,6 +73,7 @@ class Weed:
             f"-s3.config={self._folder / 'keys.json'}", "-master.telemetry=false", "-webdav=false", "-admin.ui=false",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false", f"-bucket={RECORDS}",
             "-s3.concurrentUploadLimitMB=64", "-filer.concurrentUploadLimitMB=64", "-volume.concurrentUploadLimitMB=64",
+            f"-volume.max={self.volumes}", f"-master.volumeSizeLimitMB={self._volume_mib}",
             *(f"-{name}.port={port}" for name, port in ports.items()),
             *(f"-{name}.port.grpc={port + 10000}" for name, port in ports.items() if name != "volume"),
         ]  # fmt: skip

@@ -112,3 +112,14 @@ def test_entries_that_overlap_or_lie_outside_make_a_file_without_borders():
 def test_small_files_share_a_pack_and_an_empty_one_is_in_it():
     found = [Region(number, 0, size) for number, size in enumerate((10, 0, 90, 50, 99))]
     assert pack(found, blob_size=150) == [tuple(found[:4]), (found[4],)]
+
+
+@pytest.mark.parametrize(
+    ("total", "packs", "largest"),
+    [(3 << 20, 1, 3), (63 << 20, 4, 16), (65 << 20, 3, 32), (256 << 20, 4, 64), (1 << 30, 16, 64)],
+)
+def test_a_few_packs_travel_side_by_side_and_many_are_as_large_as_a_blob_may_be(monkeypatch, total, packs, largest):
+    monkeypatch.setattr("runonce.store.regions.SMALL", 1 << 20)
+    sizes = [1 << 19] * (total >> 19)
+    made = pack([Region(number, 0, size) for number, size in enumerate(sizes)], blob_size=64 << 20)
+    assert [len(made), max(sum(region.size for region in blob) for blob in made) >> 20] == [packs, largest]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import IO
 
 SMALL = 1 << 20  # what is smaller travels in a pack
+PACK = 16 << 20  # of a few packs; they travel side by side, and a single large one would have one connection for itself
+AT_ONCE = 4
 ENTRY = 64 << 10  # entries smaller than this are left with what lies between entries
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
@@ -60,8 +62,13 @@ def pack(regions: Sequence[Region], *, blob_size: int) -> list[tuple[Region, ...
         [region for region in small if region.file not in whole and not region.entry],
     )
     for kind in kinds:
-        blobs += _packs(kind, blob_size)
+        blobs += _packs(kind, min(blob_size, _pack_size(sum(region.size for region in kind))))
     return blobs
+
+
+def _pack_size(total: int) -> int:
+    """In steps, so that a byte more does not make all packs others."""
+    return PACK * max(1, -(-total // (AT_ONCE * PACK)))
 
 
 def _packs(regions: Sequence[Region], blob_size: int) -> Iterator[tuple[Region, ...]]:

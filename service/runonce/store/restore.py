@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -133,6 +134,10 @@ def _parts(file: File) -> tuple[Part, ...]:
     return file.parts or (Part(blob=file.sha256, offset=0, size=file.size),)
 
 
+# Of many small calls in several threads each waits for its turn of the interpreter; one after the other they do not.
+_SMALL_FILES = threading.Lock()
+
+
 def _fetch(backend: Backend, blob: str, pieces: Sequence[_Piece], moved: Tell) -> None:
     """A blob that came with the wrong digest is read once more: it may be the way that garbled it."""
     ordered = sorted(pieces, key=lambda piece: piece.offset)
@@ -140,8 +145,9 @@ def _fetch(backend: Backend, blob: str, pieces: Sequence[_Piece], moved: Tell) -
         _scatter(backend, blob, ordered, moved)
     except Damaged:
         _scatter(backend, blob, ordered, nobody)
-    for piece in ordered:
-        piece.target.done()
+    with _SMALL_FILES:
+        for piece in ordered:
+            piece.target.done()
 
 
 def _scatter(backend: Backend, blob: str, ordered: Sequence[_Piece], moved: Tell) -> None:
@@ -152,15 +158,18 @@ def _scatter(backend: Backend, blob: str, ordered: Sequence[_Piece], moved: Tell
     try:
         for chunk in backend.read(blob_name(blob), sha256=blob):
             end = position + len(chunk)
-            begun, reaching = reaching, []
-            while begun or (waiting and waiting[-1].offset < end):
-                piece, descriptor = begun.pop() if begun else _opened(waiting.pop())
-                reaching.append((piece, descriptor))
-                start, stop = max(piece.offset, position), min(piece.end, end)
-                os.pwrite(descriptor, chunk[start - position : stop - position], piece.position + start - piece.offset)
-                moved(stop - start)
-                if piece.end <= end:
-                    os.close(reaching.pop()[1])
+            many = len(waiting) > 1 and waiting[-2].offset < end
+            with _SMALL_FILES if many else contextlib.nullcontext():
+                begun, reaching = reaching, []
+                while begun or (waiting and waiting[-1].offset < end):
+                    piece, descriptor = begun.pop() if begun else _opened(waiting.pop())
+                    reaching.append((piece, descriptor))
+                    start, stop = max(piece.offset, position), min(piece.end, end)
+                    data = chunk[start - position : stop - position]
+                    os.pwrite(descriptor, data, piece.position + start - piece.offset)
+                    moved(stop - start)
+                    if piece.end <= end:
+                        os.close(reaching.pop()[1])
             position = end
         for piece in waiting:  # empty ones at the very end, or of an empty blob
             os.close(piece.target.open())

@@ -10,10 +10,11 @@ import contextlib
 import email.utils
 import hashlib
 import json
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from botocore.exceptions import ClientError
 
@@ -26,9 +27,6 @@ from runonce.store.s3_errors import BAD_DIGEST, CONFLICT, code_of, named_errors,
 from runonce.store.s3_read import SIZE, content_size, get_whole, stream
 from runonce.store.signing import NO_KEYS, Keyring
 from runonce.store.spans import Span, SpanReader, digest_of, write_whole
-
-if TYPE_CHECKING:
-    pass
 
 BLOB_SIZE = 64 << 20
 
@@ -52,6 +50,7 @@ class S3Backend:
         with self._errors("open", "the store"):
             self._client = connect(location)
         self._buckets_seen: set[str] = set()
+        self._first_look = threading.RLock()
         self._trusted = False
 
     def get(self, name: str) -> tuple[bytes, str] | None:
@@ -252,15 +251,16 @@ class S3Backend:
             if status_of(error) != 404:
                 raise
         # An answer to HEAD has no body, so it cannot say whether the object or the bucket is missing.
-        if at["Bucket"] not in self._buckets_seen:
-            try:
-                self._client.get_object(**at)["Body"].close()
-            except ClientError as error:
-                if code_of(error) != "NoSuchKey":
-                    raise
-            else:
-                return self._head(name)  # it came meanwhile
-            self._buckets_seen.add(at["Bucket"])
+        with self._first_look:
+            if at["Bucket"] not in self._buckets_seen:
+                try:
+                    self._client.get_object(**at)["Body"].close()
+                except ClientError as error:
+                    if code_of(error) != "NoSuchKey":
+                        raise
+                else:
+                    return self._head(name)  # it came meanwhile
+                self._buckets_seen.add(at["Bucket"])
         return None
 
     def _has_versions(self, bucket: str) -> bool:

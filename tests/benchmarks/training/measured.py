@@ -30,7 +30,9 @@ FEATURES, CLASSES, ITEMS = 256, 10, 4096
 
 @dataclass
 class Params(ExperimentParameters):
-    """frozen_mb: weights that are saved with a checkpoint and not trained. sample: makes one key a run."""
+    """frozen_mb: weights that are saved with a checkpoint and not trained; every step changes one in 250,000 of them, so
+    that no two checkpoints share a blob. sample: makes one key a run.
+    """
 
     steps: int = 3000
     width: int = 512
@@ -79,6 +81,8 @@ class Network(nn.Module):
         self.register_buffer("frozen", torch.rand(frozen_mb * 250_000))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(self.frozen):
+            self.frozen[::250_000] += 1
         return self.layers(x)
 
 
