@@ -55,10 +55,9 @@ def test_a_policy_learns_to_balance_a_pole(example):
     assert done.json["modes"]["test"]["metrics"]["return"] >= 150
 
 
-@pytest.mark.parametrize(("folder", "name"), [("own_loop", "OwnLoop"), ("accelerate_loop", "AccelerateLoop")])
-def test_a_loop_of_ones_own_goes_on_after_a_kill_as_if_nothing_had_been(example, folder, name, tmp_path):
-    place = {"own_loop": lambda: example("own_loop"), "accelerate_loop": lambda: example("accelerate_loop")}[folder]()
-    target = f"{folder}:{name}"
+@pytest.mark.parametrize("target", ["own_loop:OwnLoop", "accelerate_loop:AccelerateLoop"])
+def test_a_loop_of_ones_own_goes_on_after_a_kill_as_if_nothing_had_been(example, target, tmp_path):
+    place = example("digits") if target.startswith("own_loop") else example("accelerate_loop")
     whole = place.runonce("run", target, "-o", "json", RUNONCE_HOME=str(tmp_path / "whole"))
     assert whole.code == 0, whole.err
     process = place.start("run", target)

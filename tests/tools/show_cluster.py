@@ -23,13 +23,13 @@ from programs import find
 ROOT = Path(__file__).parents[2]
 RUNONCE = str(Path(sys.executable).parent / "runonce")
 NAMESPACE = "examples"
-EXAMPLES = {
-    "cluster": "hello.yaml",
-    "commands": "root.yaml",
-    "digits": "digits.yaml",
-    "own_loop": "own_loop:OwnLoop",
-    "accelerate_loop": "accelerate_loop:AccelerateLoop",
-    "policy": "policy:Policy",
+EXAMPLES = {  # folder and target
+    "cluster": ("cluster", "hello.yaml"),
+    "commands": ("commands", "root.yaml"),
+    "digits": ("digits", "digits.yaml"),
+    "own_loop": ("digits", "own_loop:OwnLoop"),
+    "accelerate_loop": ("accelerate_loop", "accelerate_loop:AccelerateLoop"),
+    "policy": ("policy", "policy:Policy"),
 }
 WITHIN_S = 1800
 POLL_S = 0.2
@@ -42,7 +42,7 @@ def main() -> int:
         plane = stack.enter_context(ControlPlane(find()))
         grant(plane)
         plane.kubectl("create", "namespace", NAMESPACE)
-        images = {image_of(name): ROOT / "examples" / name for name in chosen}
+        images = {image_of(name): ROOT / "examples" / EXAMPLES[name][0] for name in chosen}
         node = stack.enter_context(Node(plane, images, folder / "node"))
         stack.enter_context(controller(plane, folder))
         stack.enter_context(node.playing(NAMESPACE, node.run_pod))
@@ -65,8 +65,9 @@ def image_of(name: str) -> str:
 
 def rendered(name: str) -> list[dict[str, Any]]:
     """The example's documents, every field and the version of the code filled in."""
-    command = [RUNONCE, "render", EXAMPLES[name], "-o", "json"]
-    done = subprocess.run(command, cwd=ROOT / "examples" / name, capture_output=True, text=True, check=True)
+    folder, target = EXAMPLES[name]
+    command = [RUNONCE, "render", target, "-o", "json"]
+    done = subprocess.run(command, cwd=ROOT / "examples" / folder, capture_output=True, text=True, check=True)
     found: Any = json.loads(done.stdout)
     return found if isinstance(found, list) else [found]
 
