@@ -60,7 +60,7 @@ crashes: $(VENV)/ready ## the table of docs/crashes.md: SIGKILL at every write o
 cluster: $(VENV)/ready programs ## a control plane with the controller here, the examples applied, the table of how they end. EXAMPLES=
 	$(BIN)/python tests/tools/show_cluster.py $(EXAMPLES)
 
-kills: $(VENV)/ready ## fifty kills of a training, as a table; KILLS=
+kills: $(VENV)/ready ## fifty kills of a training, as a table; KILLS=15-28 takes some
 	$(BIN)/python tests/tools/kill_table.py $(or $(KILLS),50)
 
 chart: $(VENV)/ready ## the chart linted, rendered and compared with its schema; needs helm

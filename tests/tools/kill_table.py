@@ -1,4 +1,7 @@
-"""Fifty kills as a table: python kill_table.py [MOMENTS]. Ends with 1 where a training did not come out the same."""
+"""Kills of a training as a table: python kill_table.py [MOMENTS], fifty where not given; 15-28 are some of them.
+
+Ends with 1 where a training did not come out the same.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """SIGKILL from outside at seeded moments, of a process, of all, of the parent; then on, to the very same weights.
 
-`make kills` takes fifty moments and prints a table of them.
+`make kills` takes fifty moments and prints a table of them; KILLS=15-28 takes some of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from trainings import Params
 
 from runonce.experiment.params import render
 
-MOMENTS = int(os.environ.get("RUNONCE_KILLS", "3"))
+FIRST, _, LAST = os.environ.get("RUNONCE_KILLS", "1-3").rpartition("-")
+MOMENTS = range(int(FIRST or 1) - 1, int(LAST))
 TABLE = os.environ.get("RUNONCE_KILL_TABLE")
 SEED = 13613  # its first three moments are of three kinds, early, in the midst and late
 
@@ -221,7 +222,7 @@ def undisturbed():
     return weights
 
 
-@pytest.mark.parametrize("moment", range(MOMENTS))
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_after_a_kill_at_any_moment_the_weights_are_those_of_an_undisturbed_training(
     job, undisturbed, tmp_path, moment
 ):
