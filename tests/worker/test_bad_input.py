@@ -8,8 +8,8 @@ import torch
 FINAL = 78
 
 
-def refused(job, code: int = FINAL) -> str:
-    assert set(job.start().wait()) == {code}, job.log(0)
+def refused(job) -> str:
+    assert set(job.start().wait()) == {FINAL}, job.log(0)
     text = job.log(0)
     assert "Traceback" not in text
     return " ".join(text.split())
@@ -20,8 +20,9 @@ def refused(job, code: int = FINAL) -> str:
     [
         ("nan", "train, process 0 of 1, stage 1 (square): the loss of step 1 is nan; there is no checkpoint yet.",
          'TrainingPipeline(nonfinite="skip")'),
-        ("shapes", "train, process 0 of 1, stage 1 (square): loss 'square' raised RuntimeError: ",
-         "The batch: float64 [8, 4], float64 [8, 1]"),
+        ("shapes", "error (TensorMismatch): train, process 0 of 1, stage 1 (square): loss 'square' raised RuntimeError: ",
+         "The batch: float64 [8, 4], float64 [8, 1]. Mend it."),
+        ("ragged", "error (TensorMismatch): train, process 0 of 1, stage 1 (square)", "but got [4] at entry 0 and [3] at entry "),
         ("no scalar", "loss 'square' returned a tensor [8, 1]; a loss is a tensor with one number",
          "Return that, or (it, {name: number to log})."),
         ("ends early", "stage 1 (square), step 5: Lying ended after 5 of the 7 tasks that its length promised",
@@ -35,7 +36,7 @@ def refused(job, code: int = FINAL) -> str:
     ],
 )  # fmt: skip
 def test_each_names_its_place_and_the_way_out(job, wrong, said, fix):
-    text = refused(job(wrong=wrong), code=1 if wrong == "shapes" else FINAL)
+    text = refused(job(wrong=wrong))
     assert "train, process 0 of 1" in text
     assert ("stage 1 (square)" in text) == (wrong not in ("no parameters", "no data"))  # these come before any stage
     assert said in text
@@ -52,6 +53,17 @@ def test_a_metric_that_is_no_sum_and_count(job):
 def test_samplers_of_different_lengths_would_wait_for_each_other(job):
     text = refused(job(wrong="uneven", processes=2))
     assert "those of the processes are 5 to 6; the longer would wait for the shorter for ever" in text
+
+
+def test_processes_that_build_other_models_are_told_apart(job):
+    started = job(wrong="models", processes=2).start()
+    codes = started.wait()
+    assert FINAL in codes, codes  # wins over the other, which has lost its peer
+    assert set(codes) <= {FINAL, 76}, codes
+    rank = codes.index(FINAL)
+    text = started.log(rank)
+    assert f"train, process {rank} of 2, stage 1 (square): joining the processes raised RuntimeError" in text
+    assert "See that they build the same model." in text
 
 
 def test_the_last_good_checkpoint_is_named(job):

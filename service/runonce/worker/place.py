@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from runonce.errors import EntryError, Fault, LoopError, LostPeer, RunonceError
 from runonce.worker.group import is_lost_peer
+from runonce.worker.misfit import is_misfit
 
 # The same at every try; anything else (memory, a driver, a network) may go better at the next.
 _FINAL = (
@@ -81,6 +82,8 @@ class _Calling:
         shown = f"{self._what} raised {type(error).__name__}: {str(error).rstrip('.')}{_line(error)}."
         if self._batch is not None:
             shown += f" The batch: {shapes(self._batch)}."
+        if is_misfit(error):
+            raise self._place.fault(shown, self._fix, reason="TensorMismatch") from error
         if isinstance(error, _FINAL):
             raise self._place.fault(shown, self._fix) from error
         raise LoopError(str(Fault(str(self._place), shown, self._fix))) from error
