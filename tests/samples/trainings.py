@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -41,6 +41,7 @@ class Params(ExperimentParameters):
     nonfinite: str = "stop"
     wrong: str = ""
     width: int = 8
+    checkpoints: int = 2
 
 
 def made(count: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -65,6 +66,8 @@ class Line(ExperimentConfig):
         if self.params.wrong == "no parameters":
             return nn.Identity()
         width = self.params.width
+        if self.params.wrong == "models":
+            width += int(os.environ["JOB_COMPLETION_INDEX"])
         layers = [nn.Linear(4, width), nn.Tanh(), nn.Dropout(self.params.dropout), nn.Linear(width, width), nn.Tanh()]
         if self.params.batch_norm:
             layers.insert(1, nn.BatchNorm1d(width))
@@ -87,7 +90,7 @@ class Line(ExperimentConfig):
             lr_scheduler_builder=None if p.wrong == "no schedule" else
             lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99),
             named_metrics=metric, accumulate=p.accumulate, valid_every=p.valid_every or None, keep=p.keep,
-            precision=p.precision, max_grad_norm=p.max_grad_norm or None, log_every=2, nonfinite=p.nonfinite,
+            precision=p.precision, max_grad_norm=p.max_grad_norm or None, log_every=2, nonfinite=p.nonfinite, checkpoints=p.checkpoints,
         )  # fmt: skip
 
     def square(self, model, batch):
@@ -124,6 +127,8 @@ class Line(ExperimentConfig):
 
     def train_task_sampler_args(self, process_ind, total_processes, **kwargs):
         data = made(self.params.items, 1)
+        if self.params.wrong == "ragged":
+            data[5] = (data[5][0][:3], data[5][1])
         return {"data": data, "process_ind": process_ind, "total_processes": total_processes, "shuffle": True}
 
     def valid_task_sampler_args(self, process_ind, total_processes, **kwargs):
@@ -207,6 +212,24 @@ class Early(Line):
         return TrainingPipeline(
             {"square": self.square}, [stage], lambda parameters: torch.optim.SGD(parameters, lr=0.01), log_every=2
         )
+
+
+class Repeats(Line):
+    """Ends with an error where it is not asked for algorithms that repeat."""
+
+    def training_pipeline(self, **kwargs):
+        return replace(super().training_pipeline(), deterministic_cudnn=True)
+
+    def make_sampler_fn(self, deterministic_cudnn, **kwargs):
+        assert deterministic_cudnn
+        assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
+        return super().make_sampler_fn(**kwargs)
+
+    def train_task_sampler_args(self, deterministic_cudnn, **kwargs):
+        return {**super().train_task_sampler_args(**kwargs), "deterministic_cudnn": deterministic_cudnn}
+
+    def test_task_sampler_args(self, deterministic_cudnn, **kwargs):
+        return {**super().test_task_sampler_args(**kwargs), "deterministic_cudnn": deterministic_cudnn}
 
 
 class Turns(Line):

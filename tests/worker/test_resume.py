@@ -93,10 +93,12 @@ def test_early_stopping_goes_on_where_it_stood(job):
     assert first.again().run().entries("square")[-1][0] == 12
 
 
-def test_only_the_newest_checkpoints_are_kept(job):
-    trained = job(processes=2, env=EVERY, **PACE).run()
+@pytest.mark.parametrize("count", [2, 4])
+def test_only_the_newest_checkpoints_are_kept_and_the_newest_end_of_an_epoch(job, count):
+    trained = job(processes=2, env=EVERY, checkpoints=count, **PACE).run()
     steps = {name.rpartition("/k/")[2].split("/")[0] for name in trained.saved()}
-    assert 2 <= len(steps) <= 3
+    assert count <= len(steps) <= count + 1
+    assert any(step.endswith("e") for step in steps)
 
 
 def test_a_damaged_checkpoint_is_passed_over_by_all(job):

@@ -73,7 +73,8 @@ class TrainingPipeline:
     with the highest value of a metric when it was validated; "best:-NAME", those with the lowest. samplers: over all
     processes, each of which draws from its part of them in every step; one a process where not given. log_every:
     steps between entries of metrics.jsonl. nonfinite: what to do when a loss or a gradient is nan or inf: "stop", or
-    "skip" the step. deterministic_cudnn: let cuDNN choose only algorithms that repeat. Source: AllenAct.
+    "skip" the step. deterministic_cudnn: let cuDNN choose only algorithms that repeat. checkpoints: how many of the
+    newest stay, beside that of the newest end of an epoch. Source: AllenAct.
     """
 
     named_losses: Mapping[str, Loss]
@@ -90,6 +91,7 @@ class TrainingPipeline:
     log_every: int = 10
     nonfinite: str = "stop"
     deterministic_cudnn: bool = False
+    checkpoints: int = 2
 
     @property
     def best(self) -> tuple[str, int] | None:
@@ -112,7 +114,7 @@ class TrainingPipeline:
                 if name not in self.named_losses:
                     fix = near(name, list(self.named_losses))
                     yield Fault(f"pipeline_stages[{position}].loss_names", f"names {name!r}, no named loss.", fix)
-        for name in ("accumulate", "valid_every", "samplers", "log_every"):
+        for name in ("accumulate", "valid_every", "samplers", "log_every", "checkpoints"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 yield Fault(name, f"is {value!r}; it is a whole number from 1 on.")

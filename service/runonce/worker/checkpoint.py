@@ -21,7 +21,7 @@ from runonce.store.backend import Backend, shard_prefix
 from runonce.store.publish import store_file
 from runonce.store.restore import restore_file
 
-KEEP = 2  # complete steps whose records stay; what they name is collected with the store's garbage
+KEEP = 2  # complete steps whose records stay, unless told; what they name is collected with the store's garbage
 
 _NAME = re.compile(r"(?P<total>\d+)/k/(?P<step>\d{12})(?P<boundary>e?)/(?P<attempt>[^/]+)/i(?P<index>\d+)$")
 
@@ -40,13 +40,17 @@ class Step:
 
 
 class Checkpoints:
-    """The checkpoints of one process, `index` of `total`. scratch: a folder that only this process writes."""
+    """The checkpoints of one process, `index` of `total`. scratch: a folder that only this process writes.
+
+    keep: complete steps that stay.
+    """
 
     def __init__(
         self, backend: Backend, *, cache_key: str, round_: str, total: int, attempt: str, index: int, scratch: Path
     ) -> None:
         self._backend, self._prefix = backend, shard_prefix(cache_key, round_)
         self._total, self._attempt, self._index, self._scratch = total, attempt, index, scratch
+        self.keep = KEEP
 
     def save(
         self, parts: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path], *, step: int, boundary: bool = False
@@ -115,10 +119,10 @@ class Checkpoints:
     def _forget(self) -> None:
         """Drop own records of steps before the newest complete ones, but for the newest boundary."""
         complete = [step for step in sorted(self._complete(), reverse=True) if step.total == self._total]
-        if len(complete) < KEEP:
+        if len(complete) < self.keep:
             return
-        kept = {*complete[:KEEP], *[step for step in complete if step.boundary][:1]}
-        for step in self._own(before=complete[KEEP - 1].step):
+        kept = {*complete[: self.keep], *[step for step in complete if step.boundary][:1]}
+        for step in self._own(before=complete[self.keep - 1].step):
             if step not in kept:
                 self._backend.delete(self._prefix + step.name(self._index))
 

@@ -61,6 +61,7 @@ class Trainer:
             )
         with place.calling(f"{type(config).__qualname__}.training_pipeline"):
             self._pipeline: TrainingPipeline = config.training_pipeline()
+        run.checkpoints.keep = self._pipeline.checkpoints
         deterministic = self._pipeline.deterministic_cudnn
         set_cudnn(deterministic)
         seed_process(run.base_seed)  # alike on every rank, so that models begin equal
@@ -211,6 +212,7 @@ class Trainer:
             norm = nn.utils.clip_grad_norm_(parameters, pipeline.max_grad_norm or inf)
             if pipeline.nonfinite == "skip" and not torch.isfinite(norm):
                 self._journal.skipped(self._position.step + 1)
+                self._scaler.update()  # an overflow of the scaled loss: the next one is scaled by less
                 return
         with self._place.calling("the optimizer"):
             self._scaler.step(self._optimizer)
