@@ -68,6 +68,20 @@ def test_logs_follow_a_process_while_it_runs_and_of_a_lost_pod_the_end_is_kept(p
     assert runonce("cluster", "logs", "slow").stdout == "first line\nlast line\n"
 
 
+def test_the_log_of_a_pod_that_does_not_run_yet_is_an_answer_in_words_and_follow_waits_for_it(
+    place, runonce, node, write
+):
+    place.start()
+    runonce("submit", write("late", "echo hello"))
+    wait_for("its Job", lambda: place.status("late").get("modes", {}).get("train", {}).get("jobUid"))
+    wait_for("its pod", lambda: place.kubelet.pods(place.namespace))
+    told = runonce("cluster", "logs", "late")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "process 0 has written nothing yet" in told.stderr
+    with node.playing(place.namespace, node.run_pod):
+        assert runonce("cluster", "logs", "late", "--follow").stdout == "hello\n"
+
+
 def test_wait_and_follow_tell_every_change_and_end_with_the_experiment(place, runonce, write):
     place.start()
     path = write("told", "true")

@@ -102,12 +102,12 @@ class Cluster:
             here = f"pods borrow the torch of {SITE}, which is of Python 3.{sys.version_info.minor}"
             raise Missing(f"no cluster: {WORKER} has Python 3.{minor}, and {here}; give BASE_IMAGE= or PYTHON= to make")
         # Under the name that examples/cluster/store.yaml has, so that no registry is asked for it.
-        self._build(SEAWEED, {"weed": Path(weed).resolve()}, "COPY weed /usr/local/bin/weed\nENTRYPOINT []\n")
+        self.build(SEAWEED, {"weed": Path(weed).resolve()}, "COPY weed /usr/local/bin/weed\nENTRYPOINT []\n")
         files = [path for name in ("digits", "commands") for path in (ROOT / "examples" / name).iterdir()]
-        self._build(EXAMPLES, {path.name: path for path in files if path.is_file()}, "COPY . /work/\n")
+        self.build(EXAMPLES, {path.name: path for path in files if path.is_file()}, "COPY . /work/\n")
         self.call("kind", "load", "docker-image", "--name", self.name, CONTROLLER, WORKER, SEAWEED, EXAMPLES)
 
-    def _build(self, image: str, files: Mapping[str, Path], lines: str) -> None:
+    def build(self, image: str, files: Mapping[str, Path], lines: str) -> None:
         context = self.folder / "context"
         context.mkdir()
         for name, path in files.items():

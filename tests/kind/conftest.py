@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -26,7 +27,11 @@ KEPT = os.environ.get("RUNONCE_KIND_CLUSTER")
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Before xdist starts its processes. Who says `make kind` wants the tests to run: what is missing is an error."""
     wanted = os.environ.get("RUNONCE_KIND") and not session.config.option.collectonly
-    if not wanted or hasattr(session.config, "workerinput"):
+    if not wanted:
+        return
+    # A time limit of whoever started this ends all processes of it; their clusters are to go too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if hasattr(session.config, "workerinput"):
         return
     began = time.monotonic()
     os.environ[FOLDER] = tempfile.mkdtemp(prefix="runonce-kind-")

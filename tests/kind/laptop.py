@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from cluster import EXAMPLES, ROOT, SITE_PACKAGES
@@ -40,9 +42,25 @@ class Laptop:
         return path.name
 
     def submit(self, file: str, *arguments: str, code: int = 0) -> str:
-        """By the cluster's kubeconfig, into the namespace of the story."""
-        where = ("--kubeconfig", str(self.story.cluster.kubeconfig), "-n", self.story.namespace)
-        return self.runonce("submit", file, *where, *arguments, code=code)
+        return self.runonce("submit", file, *self._where(), *arguments, code=code)
+
+    def cluster(self, *arguments: str, code: int = 0) -> str:
+        return self.runonce("cluster", *arguments, *self._where(), code=code)
+
+    @contextlib.contextmanager
+    def following(self, *arguments: str) -> Iterator[IO[str]]:
+        """The lines of a `runonce cluster` that goes on."""
+        command = [sys.executable, "-m", "runonce", "cluster", *arguments, *self._where()]
+        with subprocess.Popen(command, cwd=self.folder, env=self._env, stdout=subprocess.PIPE, text=True) as going:
+            assert going.stdout is not None
+            try:
+                yield going.stdout
+            finally:
+                going.terminate()
+
+    def _where(self) -> tuple[str, ...]:
+        """The cluster's kubeconfig, and the namespace of the story."""
+        return ("--kubeconfig", str(self.story.cluster.kubeconfig), "-n", self.story.namespace)
 
     def digits(self, name: str, *, epochs: int = 2, env: dict[str, str] | None = None, **spec: Any) -> str:
         """examples/digits as its file has it, with what this cluster needs; two processes train, and two test."""

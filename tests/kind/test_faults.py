@@ -49,6 +49,33 @@ def test_wrong_configuration_is_final(story):
     assert len(story.all("pods")) == 1
 
 
+def test_an_edit_after_a_failure_goes_on_from_what_was_there(story):
+    """More memory, another node: what is no part of the key is mended, and the same key succeeds."""
+    needs = (
+        '[ -n "$ROOM" ] || { touch $RUNONCE_CHECKPOINT/seen; echo no room; exit 3; }; '
+        "[ -e $RUNONCE_CHECKPOINT/seen ] && echo went on > $RUNONCE_OUTPUT/x"
+    )
+    small = program("grown", needs, retries=0)
+    story.apply(small)
+    failed = story.phase("grown", "Failed", "Succeeded")
+    assert failed["status"]["phase"] == "Failed"
+    small["spec"]["machineParams"]["train"]["env"] = {"ROOM": "enough"}
+    story.apply(small)
+    done = story.succeeded("grown")
+    assert train(done)["cacheKey"] == train(failed)["cacheKey"]
+    assert condition(done, "Failed")["status"] == condition(done, "CacheHit")["status"] == "False"
+
+
+def test_a_program_that_is_mended_after_a_failure_runs_under_its_new_key(story):
+    story.apply(program("mended", "exit 3", retries=0))
+    failed = story.phase("mended", "Failed", "Succeeded")
+    assert failed["status"]["phase"] == "Failed"
+    story.apply(program("mended", "echo 1 > $RUNONCE_OUTPUT/x", retries=0))
+    done = story.succeeded("mended")
+    assert train(done)["cacheKey"] != train(failed)["cacheKey"]
+    assert "failure" not in train(done)
+
+
 def test_a_pod_over_its_memory_limit_is_named_with_its_signal(story):
     eat = "exec python -c 'x = bytearray(1 << 30); print(len(x))'"
     story.apply(program("greedy", eat, retries=0, resources={"memory": "200Mi"}))

@@ -194,3 +194,24 @@ def test_pods_of_experiments_pass_the_restricted_standard_and_others_do_not(stor
     labels = story.cluster.get(f"/api/v1/namespaces/{story.namespace}")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     assert json.dumps(story.all("events")).count("violates PodSecurity") == 0
+
+
+def test_what_a_process_writes_is_told_while_it_runs_when_it_has_failed_and_when_its_pod_is_gone(story, laptop):
+    """By `runonce cluster logs`, from the kubelet as long as it has the pod."""
+    speaks = (
+        "echo process $JOB_COMPLETION_INDEX is up; while [ ! -e /tmp/go ]; do sleep 0.2; done; echo no more; exit 3"
+    )
+    story.apply(program("speaker", speaks, nprocesses=2, coupled=True, retries=0))
+    pods = story.told("is up", 2)
+    assert laptop.cluster("logs", "speaker", "--index", "1").splitlines() == ["process 1 is up"]
+    with laptop.following("logs", "speaker", "-f") as lines:
+        assert lines.readline() == "process 0 is up\n"
+        story.tell(pods[0], "touch /tmp/go")
+        assert lines.readline() == "no more\n"
+    failed = story.phase("speaker", "Failed", "Succeeded")
+    assert train(failed)["failure"]["index"] == 0
+    assert "no more" in laptop.cluster("logs", "speaker").splitlines()
+    story.kubectl("delete", "pods", "--all")
+    story.wait("no pod", lambda: not story.all("pods"))
+    assert "no more" in laptop.cluster("logs", "speaker").splitlines()
+    assert "Traceback" not in laptop.cluster("logs", "speaker", "--index", "7", code=2)

@@ -17,6 +17,7 @@ from runonce.experiment.status import FailureStatus, ModeStatus, Status
 from runonce.kube.informer import Informer
 from runonce.kube.objects import ExperimentObject, ListOf, PodObject
 from runonce.kube.transport import Api
+from runonce.kube.waiting import why_waiting
 from runonce.settings import Settings
 from runonce.store.backend import Backend
 from runonce.store.commit import probe
@@ -25,6 +26,7 @@ from runonce.store.url import open_yours
 
 MANAGER = "runonce-submit"  # of what a user gave; the controller's own is another
 ENDED = ("Succeeded", "Failed", "Blocked")
+POLL_S = 1.0  # of a pod that does not run yet
 
 
 def hand_over(
@@ -188,22 +190,37 @@ def follow(
 
 
 def log_lines(api: Api, namespace: str, mode: ModeStatus, index: int, *, following: bool) -> Iterator[str]:
-    """The log of one process of the mode's Job. Raises InputError where nothing of it is left."""
-    selector = f"batch.kubernetes.io/controller-uid={mode.job_uid},batch.kubernetes.io/job-completion-index={index}"
-    pods = f"/api/v1/namespaces/{namespace}/pods"
-    listed = ListOf[PodObject].model_validate_json(api.get(pods, labelSelector=selector)).items
-    listed.sort(key=lambda pod: (pod.metadata.creation_timestamp, pod.version))
-    if not listed:
+    """The log of one process of the mode's Job; following: as lines come, from its start on, which is waited for.
+
+    Raises InputError where nothing of it is left, or is there yet.
+    """
+    pod = _newest_pod(api, namespace, mode, index)
+    while pod is not None and pod.status.phase == "Pending":
+        if not following:
+            _, why = why_waiting(pod) or ("", f"pod {pod.metadata.name} is being started")
+            raise InputError.of("", f"process {index} has written nothing yet: {why}.", "Add --follow to wait for it.")
+        time.sleep(POLL_S)
+        pod = _newest_pod(api, namespace, mode, index)
+    if pod is None:
         if mode.failure is not None and mode.failure.index == index:
             yield from mode.failure.log_tail.splitlines()
             return
         raise InputError.of(
             "", f"process {index} has no pod.", f"It has {mode.total} processes; see `kubectl get pods`."
         )
-    path = f"{pods}/{listed[-1].metadata.name}/log"
     query = {"follow": "true"} if following else {}
-    for line in api.lines(path, silence_s=24 * 3600.0, **query):
+    for line in api.lines(f"{_pods(namespace)}/{pod.metadata.name}/log", silence_s=24 * 3600.0, **query):
         yield line.decode("utf-8", "replace")
+
+
+def _newest_pod(api: Api, namespace: str, mode: ModeStatus, index: int) -> PodObject | None:
+    selector = f"batch.kubernetes.io/controller-uid={mode.job_uid},batch.kubernetes.io/job-completion-index={index}"
+    found = ListOf[PodObject].model_validate_json(api.get(_pods(namespace), labelSelector=selector)).items
+    return max(found, key=lambda pod: (pod.metadata.creation_timestamp, pod.version), default=None)
+
+
+def _pods(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/pods"
 
 
 def status_of(found: ExperimentObject) -> Status:
