@@ -47,9 +47,14 @@ def main() -> None:
     arguments.add_argument("--hits", type=int, default=30)
     arguments.add_argument("--only", choices=["start", "hit", "lost"], action="append")
     given = arguments.parse_args()
-    with _bench() as bench:
-        for part in given.only or ["start", "hit", "lost"]:
-            {"start": _start, "hit": _hit, "lost": _lost}[part](bench, given)
+    from cluster import Missing
+
+    try:
+        with _bench() as bench:
+            for part in given.only or ["start", "hit", "lost"]:
+                {"start": _start, "hit": _hit, "lost": _lost}[part](bench, given)
+    except Missing as error:
+        print(f"not measured: {error}")
 
 
 def _start(bench: Bench, given: argparse.Namespace) -> None:

@@ -46,7 +46,12 @@ def looping(place):
 
 
 def start(place, *more: str) -> subprocess.Popen[str]:
-    return place.start("run", "tiny.yaml", "--mode", "train", "-o", "json", *more, BASE=str(place.folder))
+    return place.start("run", "tiny.yaml", "--mode", "train", "-o", "json", *more, **folders(place))
+
+
+def folders(place) -> dict[str, str]:
+    (place.folder / "tmp").mkdir(exist_ok=True)
+    return {"BASE": str(place.folder), "TMPDIR": str(place.folder / "tmp")}
 
 
 def until(condition, seconds: float = 180.0):
@@ -126,10 +131,11 @@ def test_after_a_kill_the_next_run_goes_on_and_nothing_is_left(looping, victim):
     process.communicate(timeout=180)
     until(lambda: all(gone(pid) for _, pid in starts(looping)))
     (looping.folder / "go").write_text("")
-    done = looping.runonce("run", "tiny.yaml", "--mode", "train", "-o", "json", BASE=str(looping.folder))
+    done = looping.runonce("run", "tiny.yaml", "--mode", "train", "-o", "json", **folders(looping))
     assert done.code == 0, done.err
     assert [step for step, _ in starts(looping)] == [0, 2]
     assert len(looping.commits()) == 1
+    assert list((looping.folder / "tmp").iterdir()) == []
 
 
 def test_who_waits_takes_over_when_the_worker_is_killed(looping):

@@ -96,7 +96,9 @@ def main() -> int:
     stop.listen()
     if lifeline is not None:
         threading.Thread(target=_end_with, args=(int(lifeline),), daemon=True).start()
-    scratch = Path(tempfile.mkdtemp(prefix="runonce-"))
+    # On one machine beside the output, which goes with the attempt even where this process is killed.
+    beside = Path(os.environ[OUTPUT]).parent if OUTPUT in os.environ else None
+    scratch = Path(tempfile.mkdtemp(prefix="runonce-", dir=beside))
     try:
         return _work(_process(scratch), stop)
     except RunonceError as error:
