@@ -35,10 +35,12 @@ SAYS = "first step at"
 LONG = 100_000  # steps: a training that is robbed of a pod does not end by itself
 ROBBED = {"BENCH_PAUSE_S": "0.02", "RUNONCE_CHECKPOINT_S": "1"}
 
-# In the node: the processes of a pod but the one that holds its network.
+# In the node: when the processes of a pod but the one that holds its network were killed.
 KILL = """for p in /proc/[0-9]*; do
-  if grep -qsE "pod$1|pod$(echo $1 | tr - _)" $p/cgroup && ! grep -qs pause $p/comm; then kill -9 ${p#/proc/}; fi
-done"""
+  if grep -qsE "pod$1|pod$(echo $1 | tr - _)" $p/cgroup && ! grep -qs pause $p/comm; then found="$found ${p#/proc/}"; fi
+done
+date +%s.%N
+kill -9 $found"""
 
 
 def main() -> None:
@@ -143,9 +145,8 @@ class Bench:
         time.sleep(5)  # for a checkpoint; below it is seen that there was one
         before = {_uid(pod) for pod in self._pods(mine)}
         (last,) = self._pods(f"{mine},{index}={processes - 1}")
-        killed = time.time()
         node = ("exec", last["spec"]["nodeName"], "sh", "-c", KILL, "sh", _uid(last))
-        self._cluster.call("docker", *node, check=False)
+        killed = float(self._cluster.call("docker", *node))
         again = self.wait(
             lambda: [
                 pod for pod in self._pods(f"{mine},{index}=0") if _uid(pod) not in before and SAYS in self._log(pod)
