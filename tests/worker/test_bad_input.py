@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+
+from runonce.store.backend import blob_name
 
 FINAL = 78
 
@@ -97,6 +101,23 @@ def test_train_that_left_no_weights(job):
     job("Weightless").run().commit()
     text = refused(job("Weightless", mode="valid"))
     assert "valid, process 0 of 1: the artifacts of train hold no weights.pt" in text
+
+
+def test_artifacts_of_train_that_are_damaged(job):
+    """Its own exit code, since it is train that has to be made anew; then this mode goes on as if nothing had been."""
+    trained = job().run().commit()
+    (weights,) = (file for file in trained.shards()[0].files if file.path == "weights.pt")
+    blob = Path(trained.store) / blob_name(weights.blobs[0])
+    right = blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    started = job(mode="test").start()
+    assert started.wait() == [77], started.log(0)
+    assert "error (Damaged): " in started.log(0)
+    assert "Traceback" not in started.log(0)
+    assert list(started.backend.list(f"w/{started.key}/")) == []
+    blob.write_bytes(right)
+    started.again().run()
 
 
 @pytest.mark.parametrize("how", ["ends", "hangs"])
