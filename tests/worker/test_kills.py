@@ -17,7 +17,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,7 +79,13 @@ class Training(ABC):
 
     def writes(self) -> bool:
         """Whether a file of a checkpoint is there that is not in the store yet."""
-        return any(self.scratch.glob("runonce-*/saving-*.pt"))
+        return any(self._saving())
+
+    def _saving(self) -> Iterator[Path]:
+        """Wherever the scratch folder of a process lies, beside its output or in the one for temporary files."""
+        for root, folders, names in os.walk(self.scratch.parent):
+            folders[:] = [name for name in folders if name != "store"]
+            yield from (Path(root) / name for name in names if name.startswith("saving-"))
 
     def until(self, condition: Callable[[], object], *, every: float) -> None:
         """Returns also when the training has ended, which a strike then finds."""
@@ -114,8 +120,8 @@ class Ranks(Training):
         _kill(ranks)
         codes = self._job.wait()
         assert set(codes) <= {-9, 76, 0}, self.log()
-        for path in self.scratch.rglob("*.pt"):
-            path.unlink()  # a pod's own disk is gone with it
+        for path in list(self._saving()):
+            path.unlink(missing_ok=True)  # a pod's own disk is gone with it
         self._job = self._job.again()
 
     def weights(self) -> dict[str, torch.Tensor]:
