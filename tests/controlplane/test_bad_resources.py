@@ -184,7 +184,7 @@ def test_what_gets_past_the_schema_is_refused_in_the_words_of_the_command_line_a
     assert (place.phase("digits"), place.jobs()) == ("Failed", [])
     apply_and_get(place.plane, place.namespace, good)
     place.job()
-    assert condition(place.status("digits"), "Accepted")["status"] == "True"
+    wait_for("its word", lambda: condition(place.status("digits"), "Accepted")["status"] == "True")
 
 
 def words(stored: dict, cluster) -> str:

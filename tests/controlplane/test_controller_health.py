@@ -96,12 +96,12 @@ def test_every_metric_is_documented_and_no_other_is_and_the_chart_asks_for_none_
 
 
 def test_a_watch_that_has_gone_silent_ends_the_liveness_until_it_speaks_again(place, monkeypatch):
-    """The server has nothing to say, and the limit, else three minutes, is two seconds."""
+    """The server has nothing to say, and the limit, else three minutes, is four seconds."""
     controller = place.start()
     place.apply("one")
     job = place.job()["metadata"]["name"]
     wait_for("life", lambda: get(controller.port, "/healthz")[0] == 200)
-    monkeypatch.setattr(main, "SILENCE_S", 1.0)
+    monkeypatch.setattr(main, "SILENCE_S", 2.0)
     said = wait_for("silence", lambda: (found := get(controller.port, "/healthz"))[0] == 503 and found)
     assert said == (503, "a watch has gone silent")
     count = 0
