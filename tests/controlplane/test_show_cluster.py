@@ -27,4 +27,4 @@ def test_examples_are_applied_run_by_real_workers_and_found_again(programs):
 
 def test_every_example_is_shown():
     folders = {path.name for path in (show_cluster.ROOT / "examples").iterdir() if path.is_dir()}
-    assert folders - {"__pycache__"} == set(show_cluster.EXAMPLES)
+    assert folders - {"__pycache__"} == {folder for folder, _ in show_cluster.EXAMPLES.values()}
