@@ -11,6 +11,7 @@ import pytest
 
 from runonce.errors import InputError
 from runonce.experiment.manifest import Commit, Shard
+from runonce.experiment.seal import sealed, unsealed
 from runonce.settings import Settings
 from runonce.store.backend import commit_name
 from runonce.store.collect import Limits, collect
@@ -56,7 +57,7 @@ def test_the_signature_is_an_hmac_over_the_canonical_record_that_anyone_can_reco
     backend.keyring = required(OLD)
     make(backend, tmp_path)
     record = json.loads(backend.get(commit_name(KEY))[0])
-    signature = record.pop("signature")
+    signature, _ = record.pop("signature"), record.pop("check")
     text = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
     value = hmac.new(OLD.secret, text, hashlib.sha256).hexdigest()
     assert signature == {"algorithm": "hmac-sha256", "keyId": "old", "value": value}
@@ -153,7 +154,7 @@ def test_results_of_a_store_that_was_unsigned_are_signed_only_by_whoever_vouches
 def test_one_that_was_forged_is_signed_by_nobody(backend, tmp_path):
     backend.keyring = Keyring((OLD,))
     made = make(backend, tmp_path)
-    data = backend.keyring.sign(made.encode()).replace(b'"mine"', b'"his"')
+    data = sealed(unsealed(backend.keyring.sign(made.encode())).replace(b'"mine"', b'"his"'))
     backend.put(commit_name(KEY), data)
     (left,) = sign_all(backend, unsigned=True)
     assert "signed by a key that is wrong" in left[1]
@@ -181,7 +182,7 @@ def test_a_signature_stays_with_what_a_later_release_writes_into_the_record():
                     nonce="n", created=0).encode()  # fmt: skip
     later = keyring.sign(record[:-1] + b',"zone":"eu"}')
     assert keyring.state(later) == "newest"
-    assert keyring.state(later.replace(b'"eu"', b'"us"')) == "wrong"
+    assert keyring.state(unsealed(later).replace(b'"eu"', b'"us"')) == "wrong"
 
 
 # --- the file of keys ---

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 
+from runonce.errors import Damaged
 from runonce.experiment.canonical import canonical, parse
 from runonce.experiment.manifest import Shard
+from runonce.experiment.seal import sealed, unsealed
 from runonce.store.backend import (
     blob_name,
     commit_name,
@@ -18,7 +21,7 @@ from runonce.store.backend import (
     removed_name,
     shard_prefix,
 )
-from runonce.store.collect import Limits, collect
+from runonce.store.collect import Limits, check_record, collect
 from runonce.store.commit import commit, complete_attempt, probe
 from runonce.store.lease import Leases
 from runonce.store.publish import publish_shard
@@ -69,9 +72,14 @@ def content(backend, name: str) -> bytes:
     return backend.get(name)[0]
 
 
+def flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
 HOW = {
     "cut": lambda data: data[:-1],
-    "flipped": lambda data: bytes([data[0] ^ 1]) + data[1:],
+    "flipped": lambda data: flip(data, 0),
+    "flipped in a value": lambda data: flip(data, len(data) // 2),  # a record stays JSON, mostly
     "lost": lambda data: None,
 }
 
@@ -165,7 +173,7 @@ def record_of(backend, tmp_path, what: str) -> str:
         return removed_name(KEYS["c"], found[0].manifest)
     record = {"format": 1, "kind": what, "nonce": "n"}
     name = pin_name("paper") if what == "pin" else failure_name(KEYS["a"], "x")
-    backend.put(name, canonical(record | ({"cacheKey": KEYS["a"]} if what == "pin" else {})))
+    backend.put(name, sealed(canonical(record | ({"cacheKey": KEYS["a"]} if what == "pin" else {}))))
     return name
 
 
@@ -224,3 +232,24 @@ def test_a_checkpoint_whose_bytes_are_damaged_is_none_and_is_found(backend, spoi
     saved(backend).save(tmp_path / "saved")  # by the next attempt that is stopped
     saved(backend).restore(tmp_path / "in")
     assert (tmp_path / "in" / "state").read_text() == "at step 1"
+
+
+@pytest.mark.parametrize("what", ["commit", "shard", "checkpoint", "lease", "removal", "failure"])
+def test_no_bit_of_a_record_can_flip_unseen(folder, tmp_path, what):
+    """But within the name of the seal, where nothing is lost by it."""
+    make(folder, tmp_path, "a")
+    name = names(folder, "a")[what] if what in ("commit", "shard") else record_of(folder, tmp_path, what)
+    right = content(folder, name)
+    assert unsealed(right) != right
+    seal = right.rindex(b',"check":"')
+    passed = []
+    for at in range(len(right)):
+        for bit in range(8):
+            data = right[:at] + bytes([right[at] ^ (1 << bit)]) + right[at + 1 :]
+            try:
+                check_record(data, name)
+            except Damaged:
+                continue
+            passed.append(at)
+            assert json.loads(data) | json.loads(unsealed(right)) == json.loads(data)
+    assert all(at >= seal for at in passed)

@@ -12,6 +12,7 @@ from typing import Any
 
 from runonce.errors import Damaged, NewerFormat
 from runonce.experiment.canonical import canonical, parse
+from runonce.experiment.seal import sealed, unsealed
 
 FORMAT = 1
 OTHER_SHARDS = "shard-{index}"  # the folder that files of index > 0 get in the merged result
@@ -69,7 +70,7 @@ class Shard:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        return _encode(
+        record = _encode(
             "shard",
             cacheKey=self.cache_key,
             mode=self.mode,
@@ -81,6 +82,7 @@ class Shard:
             metrics={name: [sum_, count] for name, (sum_, count) in self.metrics.items()},
             facts=dict(self.facts),
         )
+        return sealed(record)
 
     @classmethod
     def decode(cls, data: bytes, *, name: str) -> Shard:
@@ -276,7 +278,7 @@ def _encode(kind: str, **values: Any) -> bytes:
 
 def _decode(kind: str, data: bytes, name: str) -> dict[str, Any]:
     with _Damage(name):
-        value = parse(data)
+        value = parse(unsealed(data))
         if not isinstance(value, dict) or value.get("kind") != kind:
             raise ValueError(f"it is no {kind} record")
         format_ = value["format"]

@@ -20,6 +20,7 @@ from typing import Any
 from runonce.errors import Damaged, NewerFormat, StoreError
 from runonce.experiment.canonical import canonical
 from runonce.experiment.manifest import FORMAT, Commit
+from runonce.experiment.seal import unsealed
 from runonce.store.backend import CHECK, GRACE_S, Backend, Stat, blob_name, listed, manifest_name, source_name
 from runonce.store.commit import UnsignedCommit, probe
 from runonce.store.folder import FolderBackend
@@ -301,7 +302,7 @@ def clock(backend: Backend) -> float:
 def check_record(data: bytes, name: str) -> Mapping[str, object]:
     """Raises Damaged for what is no record, NewerFormat for one of a later release."""
     try:
-        value = json.loads(data)
+        value = json.loads(unsealed(data))
         format_ = int(value["format"])
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{name} is damaged: {error!r}.") from error

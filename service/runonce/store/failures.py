@@ -11,6 +11,7 @@ from runonce.experiment.blame import named
 from runonce.experiment.canonical import canonical, parse
 from runonce.experiment.job import Failure, Round
 from runonce.experiment.manifest import FORMAT
+from runonce.experiment.seal import sealed, unsealed
 from runonce.store.backend import Backend, Stat, failure_name
 from runonce.store.earlier import stem_of
 
@@ -66,7 +67,7 @@ def record_failure(
         "round": round_.to_json(),
         "failures": [_short(failure).to_json() for failure in failures[:MAX_FAILURES]],
     }
-    backend.put(failure_name(cache_key, attempt), canonical(record))
+    backend.put(failure_name(cache_key, attempt), sealed(canonical(record)))
 
 
 def newest_failure(backend: Backend, cache_key: str) -> FailedAttempt | None:
@@ -96,7 +97,7 @@ def _newest(backend: Backend, cache_key: str) -> list[Stat]:
 
 def _read(backend: Backend, entry: Stat) -> FailedAttempt | None:
     try:
-        value: dict[str, Any] = parse((backend.get(entry.name) or (b"",))[0])
+        value: dict[str, Any] = parse(unsealed((backend.get(entry.name) or (b"",))[0]))
         return FailedAttempt(
             cache_key=value["cacheKey"],
             name=value.get("name", ""),

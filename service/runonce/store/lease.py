@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from runonce.errors import PreconditionFailed, StoreError
 from runonce.experiment.canonical import canonical, parse
+from runonce.experiment.seal import sealed, unsealed
 from runonce.store.backend import Backend, lease_name
 from runonce.store.folder import FolderBackend
 from runonce.store.locks import Flocks
@@ -141,13 +142,13 @@ class Leases:
 
     def _record(self, locked: bool) -> bytes:
         record = {"format": 1, "kind": "lease", "holder": self._holder, "nonce": uuid.uuid4().hex}
-        return canonical(record | ({"flock": True} if locked else {}))
+        return sealed(canonical(record | ({"flock": True} if locked else {})))
 
 
 def _holder(data: bytes) -> tuple[str, bool]:
     """Who holds it, and whether by a lock of the kernel too."""
     try:
-        record = parse(data)
+        record = parse(unsealed(data))
         return str(record["holder"]), bool(record.get("flock"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return "a damaged record", False  # it runs out like any other

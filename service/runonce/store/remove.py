@@ -7,6 +7,7 @@ import uuid
 from runonce.errors import PreconditionFailed
 from runonce.experiment.canonical import canonical
 from runonce.experiment.manifest import FORMAT, Commit
+from runonce.experiment.seal import sealed
 from runonce.store.backend import (
     Backend,
     commit_name,
@@ -63,7 +64,7 @@ def keep_for_a_grace(backend: Backend, commit: Commit) -> None:
         "manifest": commit.manifest,
         "nonce": uuid.uuid4().hex,
     }
-    backend.put(removed_name(commit.cache_key, commit.manifest), canonical(record))
+    backend.put(removed_name(commit.cache_key, commit.manifest), sealed(canonical(record)))
 
 
 def is_checkpoint(name: str) -> bool:

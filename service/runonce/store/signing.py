@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from runonce.errors import Fault, InputError
 from runonce.experiment.canonical import canonical, parse
+from runonce.experiment.seal import SEAL, sealed, unsealed
 
 ALGORITHM = "hmac-sha256"
 
@@ -45,13 +46,13 @@ class Keyring:
     required: bool = False
 
     def sign(self, record: bytes) -> bytes:
-        """The record with a signature in it; as it is where there is no key."""
+        """The record, sealed, with a signature in it where there is a key."""
         if not self.keys:
-            return record
+            return sealed(unsealed(record))
         content, _ = _split(record)
         key = self.keys[0]
         signature = {"algorithm": ALGORITHM, "keyId": key.id, "value": key.sign(canonical(content))}
-        return canonical({**content, _FIELD: signature})
+        return sealed(canonical({**content, _FIELD: signature}))
 
     def state(self, record: bytes) -> State:
         """newest: signed by the key that signs now; known: by another one; wrong: by none, though it says so."""
@@ -109,6 +110,7 @@ def read_keyring(path: Path | None, *, required: bool) -> Keyring:
 
 def _split(record: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
     """What is signed, and the signature. The record has been decoded before, so it is a JSON object."""
-    content = dict(parse(record))
+    content = dict(parse(unsealed(record)))
+    content.pop(SEAL, None)  # of one that was written over by hand
     signature = content.pop(_FIELD, None)
     return content, signature if isinstance(signature, dict) or signature is None else {}

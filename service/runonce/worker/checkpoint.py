@@ -17,6 +17,7 @@ import torch
 from runonce.errors import Damaged
 from runonce.experiment.canonical import canonical, parse
 from runonce.experiment.manifest import File
+from runonce.experiment.seal import sealed, unsealed
 from runonce.store.backend import Backend, shard_prefix
 from runonce.store.publish import store_file
 from runonce.store.restore import restore_file
@@ -71,7 +72,7 @@ class Checkpoints:
             "files": [file.to_json() for file in stored],
         }
         name = Step(step, boundary, self._total, self._attempt).name(self._index)
-        self._backend.put(self._prefix + name, canonical(record))
+        self._backend.put(self._prefix + name, sealed(canonical(record)))
         self._forget()
 
     def newest(self, *, of_any_total: bool = False) -> Iterator[Step]:
@@ -100,7 +101,7 @@ class Checkpoints:
         if found is None:
             raise Damaged(f"{record_name} is gone from {self._backend.url}.")
         try:
-            files = {file.path: file for file in map(File.from_json, parse(found[0])["files"])}
+            files = {file.path: file for file in map(File.from_json, parse(unsealed(found[0]))["files"])}
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{record_name} is damaged: {error!r}.") from error
         if name not in files:

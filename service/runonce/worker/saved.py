@@ -12,6 +12,7 @@ from pathlib import Path
 from runonce.errors import Damaged, InputError, StoreError
 from runonce.experiment.canonical import canonical, parse
 from runonce.experiment.manifest import File
+from runonce.experiment.seal import sealed, unsealed
 from runonce.store.backend import Backend, shard_prefix
 from runonce.store.publish import store_files
 from runonce.store.restore import restore_files
@@ -67,7 +68,7 @@ class SavedFolder:
 
     def _record(self, files: tuple[File, ...]) -> None:
         record = {"format": 1, "kind": "folder", "files": [file.to_json() for file in files]}
-        self._backend.put(self._name, canonical(record))
+        self._backend.put(self._name, sealed(canonical(record)))
 
     def restore(self, folder: Path) -> None:
         """Fill the folder, or leave it empty where nothing was saved, or what was saved is damaged."""
@@ -75,7 +76,7 @@ class SavedFolder:
         if found is None:
             return
         try:
-            files = [File.from_json(file) for file in parse(found[0])["files"]]
+            files = [File.from_json(file) for file in parse(unsealed(found[0]))["files"]]
             restore_files(self._backend, files, folder)
         except (Damaged, ValueError, KeyError, TypeError):
             for path in sorted(folder.rglob("*"), reverse=True):
