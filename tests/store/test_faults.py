@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 import uuid
 
 import pytest
 
-from runonce.errors import Damaged, StoreError
+from runonce.errors import Damaged, PreconditionFailed, StoreError
 from runonce.experiment.manifest import Shard
 from runonce.store.backend import blob_name
 from runonce.store.publish import publish_shard, store_file
@@ -119,6 +120,38 @@ def test_a_way_that_garbles_all_is_an_error_and_leaves_no_file(behind, proxy, bi
     with pytest.raises(Damaged):
         restore_file(behind, file, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["big"]
+
+
+def test_an_answer_that_comes_too_late_is_asked_for_again_and_what_was_written_is_known_as_ones_own(
+    weed, proxy, monkeypatch
+):
+    """A create-only PUT that the server has carried out is refused when it is sent again."""
+    monkeypatch.setattr("runonce.store.s3_client.READ_S", 0.5)
+    url = weed.url(f"t/{uuid.uuid4().hex}")
+    open_store(url).put("c/aa/other", b"others", create=True)
+    late = open_store(url.replace(f":{weed.port}", f":{proxy.port}"))
+    late.put("c/aa/first", b"first", create=True)
+    delayed: list[bytes] = []
+    refused: list[bytes] = []
+
+    def delay(data: bytes, _: int) -> bytes:
+        if data.startswith(b"HTTP/1.1 412"):
+            refused.append(data)
+        if data.startswith(b"HTTP/1.1 200") and len(delayed) < 2:
+            delayed.append(data)
+            time.sleep(1)
+        return data
+
+    proxy.answers = delay
+    assert late.get("c/aa/other")[0] == b"others"
+    assert len(delayed) == 2
+    delayed.clear()
+    late.put("c/aa/mine", b"mine", create=True)
+    assert (len(delayed) > 0, len(refused) > 0) == (True, True)
+    assert late.get("c/aa/mine")[0] == b"mine"
+    with pytest.raises(PreconditionFailed):
+        late.put("c/aa/other", b"mine", create=True)
+    assert late.get("c/aa/other")[0] == b"others"
 
 
 def test_a_store_that_is_killed_during_a_publish_and_started_again_loses_nothing(tmp_path):
