@@ -92,14 +92,19 @@ def test_no_acknowledged_result_is_lost_to_collectors_in_s3(s3, plain_s3, tmp_pa
     while clock(s3) - youngest <= grace:
         time.sleep(0.2)
     done, deleted = threading.Event(), []
+    took: dict[
+        tuple[str, str], float
+    ] = {}  # longer than RENEW_S it must not be: the grace has to be longer than a publish
 
     def work(backend) -> None:
         for label in random.Random(0).sample(labels, len(labels)):
+            started = time.monotonic()
             shard = Shard(cache_key=key_of(label), mode="train", round="r", total=1, attempt="a", index=0, files=())
             commit(
                 backend, [publish_shard(backend, tmp_path / label, shard)], name="mine", parts={}, params={}, inputs={},
                 tokens=(), replaces="", missing=(), nonce=label, created=1,
             )  # fmt: skip
+            took[backend.url, label] = round(time.monotonic() - started, 1)
 
     def sweep(backend) -> None:
         while not done.is_set():
@@ -120,7 +125,8 @@ def test_no_acknowledged_result_is_lost_to_collectors_in_s3(s3, plain_s3, tmp_pa
             try:
                 restore(backend, read_manifest(backend, probe(backend, key_of(label))[0].manifest), tmp_path / "in")
             except Damaged:
-                lost.append(label)
+                lost.append((label, backend is s3, took[backend.url, label]))
+    print(f"a publish and commit took at most {max(took.values())} s")
     print(f"{ROUNDS} rounds in each of two stores, {sum(deleted)} blobs collected meanwhile, {len(lost)} lost")
     assert sum(deleted) > 0
     assert lost == []
