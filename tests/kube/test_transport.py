@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 
@@ -10,7 +11,7 @@ from conftest_kube import says, watching
 from kubernetes.client import Configuration
 
 from runonce.errors import ApiError, Conflict, Expired, InputError, Invalid, NotFound, Refused, Unreachable
-from runonce.kube.transport import Api, error_of
+from runonce.kube.transport import CREDENTIALS_S, Api, error_of
 
 PATH = "/apis/batch/v1/namespaces/n/jobs"
 
@@ -209,3 +210,23 @@ def test_the_token_of_the_kubeconfig_is_sent(server, tmp_path):
     server.script("get", says(200, {}))
     Api.connect(kubeconfig=str(path)).get(PATH)
     assert server.asked[0].headers["Authorization"] == "Bearer secret"
+
+
+def test_credentials_are_asked_for_again_after_a_while_and_when_they_are_refused(server, tmp_path):
+    path = tmp_path / "config"
+    path.write_text(KUBECONFIG.replace("http://127.0.0.1:1", server.url))
+    api = Api.connect(kubeconfig=str(path))
+    configuration, tokens = api._client.configuration, iter(("one", "two", "three"))
+    configuration.refresh_api_key_hook = lambda given: given.api_key.update(BearerToken=f"Bearer {next(tokens)}")
+    server.script("get", *(says(code, {}) for code in (200, 200, 200, 401, 200)))
+
+    def sent() -> str:
+        with contextlib.suppress(Refused):
+            api.get(PATH)
+        return server.asked[-1].headers["Authorization"]
+
+    assert (sent(), sent()) == ("Bearer one", "Bearer one")
+    until, headers = api._credentials
+    api._credentials = until - CREDENTIALS_S, headers  # as it is when that time has passed
+    assert (sent(), sent()) == ("Bearer two", "Bearer two")
+    assert sent() == "Bearer three"

@@ -176,7 +176,7 @@ Decision = (
 def decide(wanted: Wanted, seen: Seen) -> Decision:
     """The one thing to do next. Asked again after it is done, until it says Hit, Skip, Block, Pause or Fail."""
     commit, job = seen.commit, seen.job
-    if commit is not None and _honours(commit, wanted):
+    if commit is not None and honours(commit, wanted):
         return _hit(wanted, commit, job)
     if wanted.total == 0:
         return Skip(wanted.reason)
@@ -328,7 +328,8 @@ def _taken_up(wanted: Wanted, given_up: Round) -> Round:
     return replace(_next(wanted, given_up), charges=charges, disruptions=0)
 
 
-def _honours(commit: Commit, wanted: Wanted) -> bool:
+def honours(commit: Commit, wanted: Wanted) -> bool:
+    """Whether it is the result that is wanted: a hit."""
     if not _has(commit.tokens, wanted):
         return False
     # A mode that cannot be run again keeps what it has, whatever became of its input.

@@ -151,8 +151,9 @@ def reconcile(
 
     before: told of what is about to be done. told: why a record that is there is no result.
     """
-    seen = observe(wanted, jobs, backend, told)
-    decision = rules.decide(wanted.wanted(), seen)
+    asked = wanted.wanted()
+    seen = observe(wanted, asked, jobs, backend, told)
+    decision = rules.decide(asked, seen)
     try:
         if _begins(decision) and (holder := leases.hold(wanted.cache_key)):
             return rules.Wait(f"its lease in the store is held by {holder}", "OtherCluster")
@@ -229,10 +230,12 @@ def _failures(seen: Seen) -> tuple[Failure, ...]:
     return seen.job.failures if seen.job is not None else ()
 
 
-def observe(wanted: ModeOf, jobs: Jobs, backend: Backend, told: Callable[[DamagedCommit], None]) -> Seen:
-    """One GET of the commit; shards are listed only where no Job runs that could still write them."""
+def observe(wanted: ModeOf, asked: Wanted, jobs: Jobs, backend: Backend, told: Callable[[DamagedCommit], None]) -> Seen:
+    """One GET of the commit, and no more on a hit; shards are listed only where no Job could still write them."""
     commit, etag = seen_commit(backend, wanted.cache_key, told)
     job = jobs.get(wanted.job_name)
+    if commit is not None and rules.honours(commit, asked):
+        return Seen(commit=commit, etag=etag, job=job)
     if job is not None and job.phase in ("active", "ending"):
         others_want = wanted.others_want([owner for owner in job.owners if owner != wanted.owner])
         waited_s = min(_waited_s(job), wanted.watched_s(job.uid))

@@ -9,6 +9,7 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from runonce.experiment.machine import JobShape
@@ -22,6 +23,7 @@ JobPhase = Literal["active", "complete", "failed", "ending"]
 MAX_NAME = 57  # with a hyphen and an index of five digits it is a host name of 63
 
 
+@lru_cache(maxsize=4096)
 def job_name(entry: str, mode: str, cache_key: str) -> str:
     """`<entry>-<mode>-<20 base-32 digits of the key>`: a function of the key, so that it is a lock on it."""
     digits = base64.b32encode(bytes.fromhex(cache_key)).decode().lower()[:20]
