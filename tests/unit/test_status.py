@@ -10,6 +10,7 @@ from runonce.controller.decide import Block, Create, Fail, Hit, Join, Pause, Ski
 from runonce.controller.status import (
     Subject,
     View,
+    between_attempts,
     build_status,
     closed,
     only_counts_differ,
@@ -193,8 +194,20 @@ def test_what_a_name_had_under_other_keys_is_kept_in_short():
 
 def test_a_closed_attempt_has_no_uid_and_the_record_of_the_next():
     running = build_status(subject(), [view(Wait("x", "Running"), job(ready=1))], Status()).modes.train
-    after = closed(running, Round(round="r", attempt=2), "{next}", (LOST,), NOW)
+    after = closed(running, Round(round="r", attempt=2), "{next}", (LOST,))
     assert (after.job_uid, after.attempt, after.round, after.failure.attempt) == ("", 2, "{next}", 1)
+
+
+def test_between_attempts_all_conditions_say_what_the_phase_says():
+    before = build_status(subject(), [view(Wait("x"), job(ready=2))], Status())
+    assert conditions(before)["Running"] == "True"
+    entry = closed(before.modes.train, Round(round="r", attempt=2), "{next}", (LOST,))
+    between = between_attempts(subject(generation=4, now=LATER), "train", entry, before)
+    true = {kind for kind, value in conditions(between).items() if value == "True"}
+    assert (between.phase, true) == ("Pending", {"Accepted", "Reconciling"})
+    assert between.observed_generation == 3  # the edit itself has not been looked at
+    assert {condition.observed_generation for condition in between.conditions} == {3}
+    assert kstatus(to_value(between)) == "InProgress"
 
 
 def test_the_status_of_a_namesake_is_not_believed():

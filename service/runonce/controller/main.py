@@ -12,8 +12,9 @@ from typing import Any
 
 from runonce.controller.health import Health
 from runonce.controller.metrics import Metrics, counted
-from runonce.controller.passes import World, look
+from runonce.controller.passes import look
 from runonce.controller.queue import WorkQueue
+from runonce.controller.world import World
 from runonce.errors import ApiError, Conflict, Invalid
 from runonce.experiment.spec import API_VERSION
 from runonce.kube.caches import Caches
@@ -212,6 +213,11 @@ class Controller:
 
     def _job_changed(self, old: JobObject | None, new: JobObject | None) -> None:
         job = new or old
+        if job is not None and new is None:
+            self._world.forget(job.uid)
+            jobs = self._jobs.get(job.metadata.namespace)
+            if jobs is not None:
+                jobs.forget(job.uid)
         if job is not None:
             for owner in job.metadata.owner_references:
                 self._queue.add(f"{job.metadata.namespace}/{owner.name}")

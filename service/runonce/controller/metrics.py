@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from runonce.controller.passes import World
 from runonce.controller.queue import WorkQueue
+from runonce.controller.world import World
 from runonce.kube.caches import Caches
 from runonce.kube.objects import JobObject
 from runonce.store.backend import Backend

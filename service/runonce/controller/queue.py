@@ -85,6 +85,11 @@ class WorkQueue:
         with self._changed:
             return self._clock() - self._waiting[self._ready[0]] if self._ready else 0.0
 
+    def is_busy(self) -> bool:
+        """Whether a worker has a key, or one waits for it."""
+        with self._changed:
+            return bool(self._active or self._ready)
+
     def slow(self, seconds: float) -> list[str]:
         """Keys that a worker has had for longer."""
         with self._changed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -126,12 +126,25 @@ def mode_status(view: View, before: ModeStatus | None, now: str) -> ModeStatus:
     return status
 
 
-def closed(before: ModeStatus, round_: Round, text: str, failures: Iterable[Failure], now: str) -> ModeStatus:
+def closed(before: ModeStatus, round_: Round, text: str, failures: Iterable[Failure]) -> ModeStatus:
     """The status that says so before attempt N is deleted and N+1 made: no uid, and the record of the next."""
     first = next(iter(failures), None)
     failure = _failure_status(first, max(1, round_.attempt - 1)) if first is not None else before.failure
     changes = {"phase": "Pending", "job_uid": "", "attempt": round_.attempt, "round": text, "failure": failure}
-    return before.model_copy(update=changes | {"end_time": "", "message": "", "reason": "NextAttempt"})
+    return before.model_copy(update=changes | {"active": 0, "end_time": "", "message": "", "reason": "NextAttempt"})
+
+
+def between_attempts(subject: Subject, mode: str, entry: ModeStatus, before: Status) -> Status:
+    """What is written before an attempt is deleted. entry: of its mode, `closed`; all else stays as it was."""
+    seen = before.observed_generation if before.observed_generation >= 0 else subject.generation
+    known = next((known for known in before.conditions if known.type == "Accepted" and known.status == "True"), None)
+    accepted = (known.reason, known.message) if known is not None else subject.accepted
+    changes = {"observed_generation": seen, "uid": subject.uid, "phase": "Pending", "message": "", "mode": mode}
+    shown = {"cached": None, "key": entry.cache_key[:12], "job": entry.job}
+    modes = before.modes.model_copy(update={mode: entry})
+    status = before.model_copy(update=changes | shown | {"modes": modes})
+    as_of = replace(subject, generation=seen, accepted=accepted)
+    return status.model_copy(update={"conditions": conditions(as_of, status, Phase.PENDING, before)})
 
 
 def build_status(subject: Subject, views: Sequence[View], before: Status) -> Status:

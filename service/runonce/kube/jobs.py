@@ -116,7 +116,7 @@ class KubeJobs:
 
     def replace(self, plan: JobPlan, *, uid: str) -> JobState:
         try:
-            self._forget(uid)
+            self.forget(uid)
             self._ended(self._api.delete(f"{self._path}/{plan.name}", uid=uid))
         except NotFound:
             pass
@@ -156,7 +156,7 @@ class KubeJobs:
                 # Whoever joins in between changes the version.
                 version = found.metadata.resource_version
                 self._ended(self._api.delete(f"{self._path}/{name}", uid=uid, version=version))
-                self._forget(uid)
+                self.forget(uid)
         except NotFound:
             return
         except Conflict as error:
@@ -226,7 +226,8 @@ class KubeJobs:
             if not pod.ended and (found is None or found.uid != job_uid):
                 self.suspect(pod.metadata.annotations.get(CACHE_KEY, ""))
 
-    def _forget(self, uid: str) -> None:
+    def forget(self, uid: str) -> None:
+        """The Job is gone, or is about to go: nothing of it is asked for any more."""
         with self._lock:
             self._failures.pop(uid, None)
 
