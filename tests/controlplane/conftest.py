@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from clock import Clock
 from control_plane import Api, ControlPlane
 from kubelet import Kubelet
 from node import Node
@@ -137,4 +138,12 @@ def write(tmp_path):
         path.write_text(text.replace(*change))
         return str(path)
 
+    return made
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """Of the controllers that a test starts after this."""
+    made = Clock()
+    made.into(monkeypatch)
     return made

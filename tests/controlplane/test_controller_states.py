@@ -1,0 +1,366 @@
+"""What a user sees after each state of the cluster: one pass brings the status to the row of the table, none before its time.
+
+The states are made by a real API server and its controllers, with a kubelet that the test plays step by step; the passes are
+taken one by one. A recorder keeps every status that was ever written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import Any
+
+import pytest
+from control_plane import CONTROLLER, wait_for
+from place import Place, condition, publish
+from recorder import Recorder
+
+from runonce.controller.main import Controller
+from runonce.controller.passes import look
+from runonce.kube.transport import Api
+
+# What is true in each phase; CacheHit besides, where the result was there.
+TRUE = {
+    "Pending": {"Accepted", "Reconciling"},
+    "Running": {"Accepted", "Running", "Reconciling"},
+    "Suspended": {"Accepted"},
+    "Succeeded": {"Accepted", "Ready", "Succeeded"},
+    "Failed": {"Accepted", "Failed", "Stalled"},
+}
+STRATEGIC = "application/strategic-merge-patch+json"
+HELD = "example.org/held"
+Row = tuple[str, str, int]  # phase, reason, attempt
+
+
+class Stage:
+    """One Experiment, `it`, and a controller whose passes the test takes. rows: those that were due, in order."""
+
+    def __init__(self, place: Place, controller: Controller, clock: Any) -> None:
+        self.place, self._controller, self._clock = place, controller, clock
+        self.rows: list[Row] = []
+
+    def apply(self, **changes: Any) -> None:
+        self.place.apply("it", **changes)
+
+    def later(self, seconds: float) -> None:
+        self._clock.go_on(self._controller, seconds)
+
+    def job(self, **wanted: Any) -> dict[str, Any]:
+        """The Job, as soon as its status is so; a condition is named with what it is."""
+
+        def so() -> dict[str, Any] | None:
+            jobs = self.place.jobs()
+            return jobs[0] if jobs and all(_has(jobs[0], name, value) for name, value in wanted.items()) else None
+
+        return wait_for(f"a Job with {wanted}", so)
+
+    def pods(self, count: int = 2) -> list[dict[str, Any]]:
+        found = self.place.pods(count)
+        self.job(active=count)
+        return found
+
+    def run(self, pod: dict[str, Any]) -> None:
+        self.place.kubelet.start(pod)
+
+    def end(self, pod: dict[str, Any], code: int = 0, **how: Any) -> None:
+        if code == 0:
+            publish(self.place.backend, pod)
+        self.place.kubelet.end(pod, code, **how)
+
+    def hold(self, pod: dict[str, Any]) -> Callable[[], None]:
+        """Its object stays until what this returns is called, and with it its Job."""
+        path = f"/api/v1/namespaces/{self.place.namespace}/pods/{pod['metadata']['name']}"
+
+        def patch(metadata: dict[str, Any]) -> None:
+            self.place.api.must("PATCH", path, {"metadata": metadata}, content=STRATEGIC)
+
+        patch({"finalizers": [HELD]})
+        return lambda: patch({"$deleteFromPrimitiveList/finalizers": [HELD]})
+
+    def clear(self) -> None:
+        """The pods that are to go have gone."""
+
+        def gone() -> bool:
+            for pod in self.place.kubelet.pods(self.place.namespace):
+                if "deletionTimestamp" in pod["metadata"]:
+                    self.place.kubelet.remove(pod)
+            return not any("deletionTimestamp" in job["metadata"] for job in self.place.jobs())
+
+        wait_for("no Job that ends", gone)
+
+    def sees(self, phase: str, reason: str, attempt: int = 1, mode: str = "train") -> dict[str, Any]:
+        """One pass over what is there now; then its status, which another pass leaves as it is."""
+        status = self._after_a_pass()
+        row = status["phase"], status["modes"][mode]["reason"], status["modes"][mode].get("attempt", 0)
+        self.rows.append((phase, reason, attempt))
+        assert row == (phase, reason, attempt), status
+        true = {entry["type"] for entry in status["conditions"] if entry["status"] == "True"}
+        assert true - {"CacheHit"} == TRUE[phase]
+        assert status["observedGeneration"] == self.place.get("it")["metadata"]["generation"]
+        assert self._after_a_pass() == status
+        return status
+
+    def _after_a_pass(self) -> dict[str, Any]:
+        wait_for("fresh caches", self._fresh)
+        look(f"{self.place.namespace}/it", self._controller._world)
+        return self.place.status("it")
+
+    def _fresh(self) -> bool:
+        jobs = {job["metadata"]["uid"]: int(job["metadata"]["resourceVersion"]) for job in self.place.jobs()}
+        known = {job.uid: job.version for job in self._controller._job_cache.all()}
+        it = self._controller._experiments.get(f"{self.place.namespace}/it")
+        return jobs == known and it is not None and it.metadata.resource_version == _version(self.place.get("it"))
+
+
+def _version(found: dict[str, Any]) -> str:
+    return str(found["metadata"]["resourceVersion"])
+
+
+def _has(job: dict[str, Any], name: str, value: Any) -> bool:
+    if name[0].isupper():
+        found = next((c["status"] == "True" for c in job["status"].get("conditions", ()) if c["type"] == name), False)
+        return found == value
+    return job["status"].get(name, 0) == value
+
+
+@pytest.fixture
+def stage(place, clock) -> Iterator[Stage]:
+    api = Api.connect(kubeconfig=str(place.plane.kubeconfig(CONTROLLER)))
+    controller = Controller(api, place.cluster(), namespace=place.namespace, elect=None, host="127.0.0.1", port=0)
+    for informer in controller._all():
+        informer.start()
+    controller._await_caches()
+    yield Stage(place, controller, clock)
+    controller._end()
+
+
+def made(stage: Stage) -> None:
+    stage.apply()
+    stage.sees("Pending", "JobCreated")
+    first, second = stage.pods()
+    stage.sees("Pending", "JobCreated")
+    stage.run(first)
+    stage.job(ready=1)
+    stage.sees("Running", "Running")
+    stage.run(second)
+    stage.job(ready=2)
+    stage.sees("Running", "Running")
+    stage.end(first)
+    stage.job(succeeded=1)
+    stage.sees("Running", "Running")
+    stage.end(second)
+    stage.job(Complete=True)
+    assert condition(stage.sees("Succeeded", "Succeeded"), "CacheHit")["status"] == "False"
+    stage.apply(ttlSecondsAfterFinished=3600)
+    stage.sees("Succeeded", "Succeeded")
+
+
+def hit(stage: Stage) -> None:
+    stage.place.apply("other")
+    with stage.place.working():
+        stage.place.start()
+        stage.place.until("other", "Succeeded")
+    stage.place.stop()
+    stage.apply()
+    assert condition(stage.sees("Succeeded", "CacheHit", attempt=0), "CacheHit")["status"] == "True"
+
+
+def fails_then_made(stage: Stage) -> None:
+    stage.apply(retries=1)
+    stage.sees("Pending", "JobCreated")
+    first, second = stage.pods()
+    for pod in (first, second):
+        stage.run(pod)
+    stage.job(ready=2)
+    stage.sees("Running", "Running")
+    release = stage.hold(first)
+    stage.end(first, 3, message="Traceback\nValueError: no\n")
+    stage.job(FailureTarget=True, ready=0)
+    status = stage.sees("Pending", "Failing")
+    assert status["modes"]["train"]["failure"]["exitCode"] == 3
+    stage.place.kubelet.remove(second)
+    stage.job(Failed=True)
+    stage.sees("Pending", "NextAttempt", attempt=2)
+    release()
+    stage.clear()
+    stage.sees("Pending", "JobCreated", attempt=2)
+    for pod in stage.pods():
+        stage.run(pod)
+    stage.job(ready=2)
+    stage.sees("Running", "Running", attempt=2)
+    for pod in stage.place.pods(2):
+        stage.end(pod)
+    stage.job(Complete=True)
+    stage.sees("Succeeded", "Succeeded", attempt=2)
+
+
+def fails_for_good(stage: Stage) -> None:
+    stage.apply(machineParams={"train": {"nprocesses": 1}})
+    stage.sees("Pending", "JobCreated")
+    (pod,) = stage.pods(1)
+    stage.run(pod)
+    stage.job(ready=1)
+    stage.sees("Running", "Running")
+    release = stage.hold(pod)
+    stage.end(pod, 78, message="error (PartialFile): lr is missing\n")
+    stage.job(Failed=True)
+    status = stage.sees("Failed", "PartialFile")
+    assert "lr is missing" in status["message"]
+    stage.apply(machineParams={"train": {"nprocesses": 1}}, retries=5)
+    stage.rows.append(("Pending", "NextAttempt", 2))  # before the deletion; after it the edit has been looked at
+    stage.sees("Pending", "Ending", attempt=2)
+    release()
+    stage.clear()
+    stage.sees("Pending", "JobCreated", attempt=2)
+
+
+def evicted(stage: Stage) -> None:
+    stage.apply(retries=0, machineParams={"train": {"nprocesses": 1}})
+    stage.sees("Pending", "JobCreated")
+    (pod,) = stage.pods(1)
+    stage.run(pod)
+    stage.job(ready=1)
+    stage.sees("Running", "Running")
+    stage.place.kubelet.disrupt(pod)
+    release = stage.hold(pod)
+    stage.end(pod, 75)
+    stage.job(Failed=True)
+    stage.sees("Pending", "NextAttempt", attempt=2)
+    release()
+    stage.clear()
+    status = stage.sees("Pending", "JobCreated", attempt=2)
+    assert '"charges":{}' in status["modes"]["train"]["round"]
+
+
+def paused(stage: Stage) -> None:
+    stage.apply()
+    stage.sees("Pending", "JobCreated")
+    for pod in stage.pods():
+        stage.run(pod)
+    stage.job(ready=2)
+    stage.sees("Running", "Running")
+    stage.apply(suspend=True)
+    stage.sees("Suspended", "Suspended")
+    wait_for(
+        "no pods", lambda: not [stage.place.kubelet.remove(p) for p in stage.place.kubelet.pods(stage.place.namespace)]
+    )
+    stage.job(Suspended=True, terminating=0)
+    stage.sees("Suspended", "Suspended")
+    stage.apply(suspend=False)
+    stage.sees("Pending", "JobCreated")
+    for pod in stage.pods():
+        stage.run(pod)
+    stage.job(ready=2)
+    stage.sees("Running", "Running")
+
+
+def queued(stage: Stage) -> None:
+    stage.apply(queueName="research")
+    stage.sees("Pending", "JobCreated")
+    stage.job(Suspended=True)
+    stage.sees("Pending", "JobCreated")
+    path = f"{stage.place.jobs_path}/{stage.job()['metadata']['name']}"
+    stage.place.api.must("PATCH", path, {"spec": {"suspend": False}}, content="application/merge-patch+json")
+    for pod in stage.pods():
+        stage.run(pod)
+    stage.job(ready=2)
+    stage.sees("Running", "Running")
+    stage.place.api.must("PATCH", path, {"spec": {"suspend": True}}, content="application/merge-patch+json")
+    stage.job(Suspended=True, active=0, ready=0)
+    stage.sees("Pending", "JobCreated")
+
+
+def refused(stage: Stage) -> None:
+    quota = f"/api/v1/namespaces/{stage.place.namespace}/resourcequotas"
+    stage.place.api.must("POST", quota, {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}})
+    wait_for("the quota", lambda: stage.place.api.get(f"{quota}/q").get("status", {}).get("hard"))
+    stage.apply()
+    stage.sees("Pending", "JobCreated")
+    events = f"/api/v1/namespaces/{stage.place.namespace}/events"
+    wait_for("an event", lambda: stage.place.api.must("GET", events, fieldSelector="reason=FailedCreate")["items"])
+    stage.later(6)
+    assert "exceeded quota" in stage.sees("Pending", "PodsRefused")["message"]
+    stage.place.api.must("DELETE", f"{quota}/q")
+    for pod in stage.pods():
+        stage.run(pod)
+    stage.job(ready=2)
+    stage.sees("Running", "Running")
+
+
+def without_image(stage: Stage) -> None:
+    stage.apply()
+    stage.sees("Pending", "JobCreated")
+    first, second = stage.pods()
+    stage.place.kubelet.hold(first, "ImagePullBackOff", "no such image")
+    stage.sees("Pending", "JobCreated")
+    stage.later(6)
+    assert "no such image" in stage.sees("Pending", "ImageUnavailable")["message"]
+    for pod in (first, second):
+        stage.run(pod)
+    stage.job(ready=2)
+    stage.sees("Running", "Running")
+
+
+def deleted(stage: Stage) -> None:
+    """By a user, while it runs: the name is a lock until the last pod has gone."""
+    stage.apply()
+    stage.sees("Pending", "JobCreated")
+    for pod in stage.pods():
+        stage.run(pod)
+    stage.job(ready=2)
+    stage.sees("Running", "Running")
+    path = f"{stage.place.jobs_path}/{stage.job()['metadata']['name']}"
+    stage.place.api.must("DELETE", path, {"propagationPolicy": "Foreground"})
+    wait_for("its end", lambda: "deletionTimestamp" in stage.place.jobs()[0]["metadata"])
+    stage._after_a_pass()
+    stage.later(6)
+    stage.sees("Pending", "Ending")
+    stage.clear()
+    stage.sees("Pending", "JobCreated", attempt=2)
+
+
+def two_modes(stage: Stage) -> None:
+    block = {"nprocesses": 1}
+    stage.apply(machineParams={"train": block, "test": block})
+    stage.sees("Pending", "JobCreated")
+    (pod,) = stage.pods(1)
+    stage.run(pod)
+    stage.job(ready=1)
+    stage.sees("Running", "Running")
+    stage.end(pod)
+    stage.job(Complete=True)
+    stage.sees("Pending", "JobCreated", mode="test")
+    assert stage.place.status("it")["modes"]["train"]["phase"] == "Succeeded"
+
+
+STORIES: dict[Callable[[Stage], None], int] = {
+    made: 7,
+    hit: 1,
+    fails_then_made: 7,
+    fails_for_good: 6,
+    evicted: 4,
+    paused: 6,
+    queued: 4,
+    refused: 3,
+    without_image: 4,
+    deleted: 4,
+    two_modes: 3,
+}
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+def test_after_each_state_of_the_cluster_one_pass_brings_the_row_of_the_table(stage, story):
+    recorder = Recorder(stage.place.plane, stage.place.experiments)
+    story(stage)
+    seen = [_row(found) for _, found in recorder.close() if found["metadata"]["name"] == "it" and found.get("status")]
+    written = [row for row, _ in groupby(row for row in seen if row[0] != "")]
+    due = [row for row, _ in groupby(stage.rows)]
+    assert written == due
+    assert len(stage.rows) == STORIES[story]
+
+
+def _row(found: dict[str, Any]) -> Row:
+    """Of the mode that speaks."""
+    status = found["status"]
+    mode = (status.get("modes") or {}).get(status.get("mode", ""), {})
+    return status.get("phase", "") if mode else "", mode.get("reason", ""), mode.get("attempt", 0)
