@@ -6,7 +6,7 @@ import pytest
 from control_plane import wait_for
 from place import condition, publish
 
-from runonce.controller import passes
+from runonce.controller import waits
 from runonce.kube.cluster import Profile
 
 MERGE = "application/merge-patch+json"
@@ -16,7 +16,8 @@ STRATEGIC = "application/strategic-merge-patch+json"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     """Where nothing tells that a cause is gone, the controller looks every half minute."""
-    monkeypatch.setattr(passes, "POLL_S", 1.0)
+    monkeypatch.setattr(waits, "POLL_S", 1.0)
+    monkeypatch.setattr(waits, "ASK_EVERY_S", 1.0)
 
 
 def core(place) -> str:

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from control_plane import CONTROLLER, ControlPlane, wait_for
+from control_plane import ControlPlane, wait_for
 from kubelet import Kubelet
 from place import Place, grant
 
-from runonce.controller import passes, reconcile
+from runonce.controller import reconcile, waits
 from runonce.errors import Unreachable
 from runonce.kube.informer import Informer
 from runonce.kube.transport import Api, error_of
@@ -93,14 +93,14 @@ def test_etcd_that_was_restored_from_an_older_copy_is_noticed_and_nothing_is_bel
     wait_for("the notice", lambda: "the server went back in time" in caplog.text, within_s=120)
     wait_for("full caches", lambda: get(controller.port, "/readyz")[0] == 200, within_s=120)
     assert place.api.get(f"{place.experiments}/two") is None
-    since = plane.audit_position()
+    since = place.position()
     with place.working():
         place.apply("three", params={"lr": 3})
         place.apply("two", params={"lr": 2})
         for name in ("one", "two", "three"):
             place.until(name, "Succeeded", within_s=120)
     assert place.status("two")["cached"] is True
-    made = [c for c in plane.calls(CONTROLLER, since=since) if (c["verb"], c["objectRef"]["resource"]) == MADE]
+    made = [c for c in place.calls(since) if (c["verb"], c["objectRef"]["resource"]) == MADE]
     assert len(made) == 1  # three's; the Job of one is the one it had
     assert job["metadata"]["uid"] in {found["metadata"]["uid"] for found in place.jobs()}
 
@@ -153,12 +153,12 @@ class Troubled(Api):
 @pytest.mark.parametrize("answer", ["401", "403", "409", "410", "429", "500", "503", "closes"])
 def test_whatever_is_answered_once_to_each_call_the_run_ends_as_it_should(place, answer):
     place.client = type("Troubled", (Troubled,), {"answer": answer})
-    since = place.plane.audit_position()
+    since = place.position()
     place.start()
     place.apply("troubled", ttlSecondsAfterFinished=3600)
     with place.working():
         status = place.until("troubled", "Succeeded", within_s=120)
-    made = [c for c in place.plane.calls(CONTROLLER, since=since) if (c["verb"], c["objectRef"]["resource"]) == MADE]
+    made = [c for c in place.calls(since) if (c["verb"], c["objectRef"]["resource"]) == MADE]
     assert [call["responseStatus"]["code"] for call in made] == [201]
     assert (status["modes"]["train"]["attempt"], len(place.commits())) == (1, 1)
 
@@ -178,13 +178,13 @@ def test_a_clock_that_jumps_ends_nothing(place, monkeypatch, days):
 
 
 def test_a_start_deadline_is_counted_and_told(place, monkeypatch):
-    monkeypatch.setattr(passes, "POLL_S", 0.5)
-    place.start()
+    monkeypatch.setattr(waits, "POLL_S", 0.5)
+    controller = place.start()
     place.apply("late", startDeadlineSeconds=60)
     place.job()
     fast = type("Clock", (), {"time": lambda: 1e12, "monotonic": lambda: time.monotonic() * 1000})
     monkeypatch.setattr(reconcile, "time", fast)
-    monkeypatch.setattr(passes, "time", fast)
+    monkeypatch.setattr(controller._world.waits, "_clock", fast.monotonic)
     with place.kubelet.playing(place.namespace, lambda pod: None, every_s=1000):
         status = place.until("late", "Failed")
     assert status["modes"]["train"]["reason"] == "StartDeadlineExceeded"
@@ -225,7 +225,7 @@ def test_a_leader_that_was_frozen_writes_nothing_when_it_wakes_and_ends(place, t
                 place.until("one", "Succeeded", within_s=120)
                 place.apply("two", params={"lr": 2})
                 # Only now: a call that was on its way when it froze is in the log a moment later.
-                since = place.plane.audit_position()
+                since = place.position()
                 leader.send_signal(signal.SIGCONT)
                 assert leader.wait(60) == 1
                 place.until("two", "Succeeded", within_s=120)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 
-from control_plane import CONTROLLER, wait_for
+from control_plane import wait_for
 from place import Place, condition, publish
 
 from runonce.errors import Unreachable
@@ -17,7 +17,7 @@ MERGE = "application/merge-patch+json"
 
 def made(place: Place, since: int) -> list[int]:
     """The answers to POSTs of Jobs."""
-    calls = place.plane.calls(CONTROLLER, since=since)
+    calls = place.calls(since)
     return [c["responseStatus"]["code"] for c in calls if (c["verb"], c["objectRef"]["resource"]) == ("create", "jobs")]
 
 
@@ -54,12 +54,12 @@ def test_nothing_is_written_for_an_experiment_that_is_being_deleted(place):
         place.kubelet.start(pod)
     wait_for("its word", lambda: place.status("going").get("phase") == "Running")
     place.delete("going", "Foreground")
-    since = place.plane.audit_position()
+    since = place.position()
     edit = {"metadata": {"annotations": {"runonce.dev/rerun": "now"}}}
     place.api.must("PATCH", f"{place.experiments}/going", edit, content=MERGE)
     place.apply("other", params={"lr": 3})
     wait_for("a pass over another", lambda: place.status("other").get("job"))
-    calls = place.plane.calls(CONTROLLER, since=since)
+    calls = place.calls(since)
     assert not [c for c in calls if c["verb"] != "watch" and c["objectRef"].get("name", "").startswith("going")]
     place.delete("other")
     with place.kubelet.playing(place.namespace, lambda pod: None):
@@ -74,10 +74,10 @@ def test_a_namespace_that_is_being_deleted_is_left_alone(place, caplog):
             for number in range(4):
                 there.apply(f"e{number}", params={"lr": number + 0.5})
             wait_for("Jobs", lambda: len(there.jobs()) == 4)
-            since = place.plane.audit_position()
+            since = there.position()
             place.api.must("DELETE", f"/api/v1/namespaces/{doomed}")
             with place.kubelet.playing(doomed, lambda pod: None):
-                wait_for("its end", lambda: place.api.get(f"/api/v1/namespaces/{doomed}") is None)
+                wait_for("its end", lambda: place.api.get(f"/api/v1/namespaces/{doomed}") is None, within_s=120)
         finally:
             there.stop()
         assert set(made(place, since)) <= {403, 404}  # is being deleted; is gone
@@ -90,7 +90,7 @@ def test_a_job_that_ended_while_the_controller_was_away_is_committed_and_not_run
     place.apply("away", ttlSecondsAfterFinished=3600)
     wait_for("its word", lambda: place.status("away").get("job"))
     place.stop()
-    since = place.plane.audit_position()
+    since = place.position()
     with place.working():
         wait_for("its end", lambda: place.job()["status"].get("completionTime"))
         assert "ttlSecondsAfterFinished" not in place.job()["spec"]
@@ -139,7 +139,7 @@ def test_a_post_whose_answer_was_lost_is_adopted(place):
             return answer
 
     place.client = Lossy
-    since = place.plane.audit_position()
+    since = place.position()
     place.start()
     place.apply("lossy")
     with place.working():
@@ -175,7 +175,7 @@ def test_what_users_do_to_our_job_is_neither_fought_nor_believed(place):
     job = place.job()
     path = f"{place.jobs_path}/{job['metadata']['name']}"
     wait_for("its word", lambda: place.status("touched").get("job"))
-    since = place.plane.audit_position()
+    since = place.position()
     edits = {"metadata": {"labels": {"team": "b", "runonce.dev/experiment": None}}, "spec": {"parallelism": 1}}
     place.api.must("PATCH", path, edits, content=MERGE)
     place.api.must("PATCH", path, {"metadata": {"labels": {"app.kubernetes.io/managed-by": None}}}, content=MERGE)

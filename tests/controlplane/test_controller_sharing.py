@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
-from control_plane import CONTROLLER, wait_for
+from control_plane import wait_for
 from place import condition
 
-from runonce.controller import passes
+from runonce.controller import waits
 
 
 def posted(place, since: int) -> int:
     """Jobs that were made."""
     return sum(
         call["verb"] == "create" and call["objectRef"]["resource"] == "jobs" and call["responseStatus"]["code"] == 201
-        for call in place.plane.calls(CONTROLLER, since=since)
+        for call in place.calls(since)
     )
 
 
@@ -24,7 +24,7 @@ def owners(place) -> list[str]:
 
 
 def test_of_twenty_controllers_that_race_for_each_attempt_one_wins(place):
-    since = place.plane.audit_position()
+    since = place.position()
     place.cluster_changes = {"workers": 1}
     for _ in range(20):
         place.start()
@@ -80,7 +80,7 @@ def test_a_shared_job_is_suspended_when_all_of_its_owners_say_so(place):
 
 
 def test_overwrite_makes_it_anew_once_for_each_object_and_key(place):
-    since = place.plane.audit_position()
+    since = place.position()
     place.start()
     place.apply("first")
     with place.working():
@@ -101,7 +101,7 @@ def test_overwrite_makes_it_anew_once_for_each_object_and_key(place):
 
 
 def test_overwrite_and_a_rerun_are_honoured_both_and_together_by_one_run(place):
-    since = place.plane.audit_position()
+    since = place.position()
     place.start()
     rerun = {"runonce.dev/rerun": "monday"}
     with place.working():
@@ -123,7 +123,7 @@ def test_overwrite_and_a_rerun_are_honoured_both_and_together_by_one_run(place):
 
 
 def test_a_rerun_while_the_job_runs_joins_it(place):
-    since = place.plane.audit_position()
+    since = place.position()
     place.start()
     place.apply("one")
     place.job()
@@ -137,7 +137,7 @@ def test_a_rerun_while_the_job_runs_joins_it(place):
 @pytest.fixture
 def south(place, monkeypatch):
     """Two namespaces with a controller each play two clusters, `place` and this: neither sees the other's Jobs."""
-    monkeypatch.setattr(passes, "POLL_S", 0.5)
+    monkeypatch.setattr(waits, "POLL_S", 0.5)
     place.cluster_changes = {"cluster": "north"}
     with place.plane.namespace() as other:
         made = type(place)(place.plane, other, place.folder, place.kubelet, cluster_changes={"cluster": "south"})

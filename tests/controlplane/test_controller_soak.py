@@ -1,6 +1,6 @@
 """Many Experiments of few keys, made, deleted and edited in random order, with a controller that is killed again and again.
 
-`make prove` runs 1,000 of 100 keys with three seeds; here runs a slice.
+`make prove` runs 1,000 of 100 keys with three seeds; here runs a slice. `RUNONCE_SOAK=500,50` is another one.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ import os
 import random
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from control_plane import CONTROLLER, wait_for
+from control_plane import wait_for
 from doomed_driver import Doomed
 from place import Place, publish
+from recorder import Event, Recorder
 
-from runonce.experiment.job import job_name
 from runonce.experiment.manifest import Commit
-from runonce.store.backend import commit_name
 
 PROVE = "RUNONCE_PROVE" in os.environ
-EXPERIMENTS, KEYS = (1000, 100) if PROVE else (40, 8)
+EXPERIMENTS, KEYS = map(int, os.environ.get("RUNONCE_SOAK", "1000,100" if PROVE else "40,8").split(","))
 
 
 class Watcher:
@@ -33,7 +31,8 @@ class Watcher:
         self._place, self._chance = place, chance
         self._lives: dict[tuple[str, str], str] = {}
         self.twice: list[tuple[str, str]] = []
-        self.committed: dict[str, str] = {}
+        self.committed: dict[str, str] = {}  # name of a record to its nonce
+        self.attempts: dict[str, str] = {}  # and to the uid of the Job that made it
         self.replaced: list[str] = []
 
     def ends(self, pod: dict[str, Any]) -> int | None:
@@ -57,33 +56,65 @@ class Watcher:
     def look(self) -> None:
         for entry in self._place.backend.list("c/"):
             data, _ = self._place.backend.get(entry.name)
-            nonce = Commit.decode(data, name=entry.name).nonce
-            if self.committed.setdefault(entry.name, nonce) != nonce:
+            commit = Commit.decode(data, name=entry.name)
+            self.attempts[entry.name] = commit.attempt
+            if self.committed.setdefault(entry.name, commit.nonce) != commit.nonce:
                 self.replaced.append(entry.name)
 
 
 class Owners:
-    """Which Experiment has which key, and how often the last owner of an unfinished one went."""
+    """Which Experiment has which key, and which let go of which."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._keys: dict[int, str] = {}
-        self.of: dict[str, int] = {}
-        self.orphaned = 0
+        self.of: dict[str, str] = {}
+        self.gone: set[tuple[str, str]] = set()  # name and key
 
-    def has(self, name: str, key: int) -> None:
-        self.of[name] = key
-        if key not in self._keys:
-            self._keys[key] = self._place.key(name)
+    def has(self, name: str) -> None:
+        """It was made, or edited."""
+        before, now = self.of.get(name), self._place.key(name)
+        if before not in (None, now):
+            self.gone.add((name, before))
+        self.of[name] = now
 
     def goes(self, name: str) -> None:
-        """Asked before it does: whether nobody who still wants the key is an owner of its Job, and no result is there."""
-        number = self.of.pop(name)
-        key = self._keys[number]
-        job = self._place.api.get(f"{self._place.jobs_path}/{job_name('digits:Digits', 'train', key)}")
-        owners = job["metadata"].get("ownerReferences", ()) if job is not None else ()
-        others = [owner for owner in owners if self.of.get(owner["name"]) == number]
-        self.orphaned += not others and self._place.backend.get(commit_name(key)) is None
+        self.gone.add((name, self.of.pop(name)))
+
+
+class Made:
+    """The Jobs of a namespace, out of all that happened to them."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self.keys: dict[str, str] = {}  # uid of a Job to its key
+        self.owners: dict[str, list[str]] = {}  # uid to the names of those that it had last
+        self.at_once: list[tuple[str, str]] = []
+        alive: dict[str, str] = {}
+        for kind, job in events:
+            uid, key = job["metadata"]["uid"], job["metadata"]["annotations"]["runonce.dev/cache-key"]
+            if kind == "ADDED":
+                self.keys[uid] = key
+                if key in alive:
+                    self.at_once.append((alive[key], uid))
+                alive[key] = uid
+            elif kind == "DELETED":
+                del alive[key]
+            if owners := job["metadata"].get("ownerReferences"):
+                self.owners[uid] = [owner["name"] for owner in owners]
+        self.there = set(alive.values())
+
+
+def unfinished(place: Place) -> list[str]:
+    def is_done(found: dict[str, Any]) -> bool:
+        status = found.get("status") or {}
+        current = status.get("observedGeneration") == found["metadata"]["generation"]
+        return current and status.get("phase") == "Succeeded"
+
+    found: list[dict[str, Any]] = place.api.must("GET", place.experiments)["items"]
+    return [one["metadata"]["name"] for one in found if not is_done(one)]
+
+
+def jobs_of(place: Place) -> set[str]:
+    return {job["metadata"]["uid"] for job in place.jobs()}
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3] if PROVE else [1])
@@ -107,54 +138,51 @@ def test_whatever_happens_each_key_is_made_once(place, tmp_path, seed):
             kills += 1
 
     killer = threading.Thread(target=lives_and_dies)
-    owners = Owners(place)
-    with place.kubelet.playing(place.namespace, watcher.ends):
+    owners, recorder = Owners(place), Recorder(place.plane, place.jobs_path)
+    with place.kubelet.playing(place.namespace, watcher.ends, every_s=0.2):
         killer.start()
         try:
             for number in range(EXPERIMENTS):
                 name, key = f"e{number}", chance.randrange(KEYS)
                 place.apply(name, params={"lr": key + 0.5}, machineParams={"train": {"nprocesses": 1}})
-                owners.has(name, key)
+                owners.has(name)
                 act = chance.random()
                 other = chance.choice(sorted(owners.of))
                 if act < 0.15:
                     owners.goes(other)
                     place.delete(other)
                 elif act < 0.3:
-                    owners.goes(other)
                     moved = chance.randrange(KEYS)
                     place.apply(other, params={"lr": moved + 0.5}, machineParams={"train": {"nprocesses": 1}})
-                    owners.has(other, moved)
+                    owners.has(other)
                 watcher.look()
                 time.sleep(chance.random() * 0.05)
             wait_for(
                 "all to succeed",
-                lambda: watcher.look() or all(place.phase(name) == "Succeeded" for name in owners.of),
+                lambda: watcher.look() or unfinished(place) == [],
                 within_s=120 + 2 * EXPERIMENTS,
+                every_s=0.5,
             )
+            # What was let go at last is still on its way.
+            wait_for("no other Job", lambda: watcher.look() or jobs_of(place) <= set(watcher.attempts.values()))
         finally:
             stop.set()
             killer.join()
     doomed.close()
-    calls = place.plane.calls(CONTROLLER)
-    made = Counter(
-        call["objectRef"]["name"]
-        for call in calls
-        if call["verb"] == "create"
-        and call["objectRef"]["resource"] == "jobs"
-        and call["objectRef"]["namespace"] == place.namespace
-        and call["responseStatus"]["code"] == 201
-    )
-    wanted = {place.key(name) for name in owners.of}
+    made = Made(recorder.close())
+    results = {attempt: name.rpartition("/")[2] for name, attempt in watcher.attempts.items()}
+    lost = made.keys.keys() - results.keys()
     print(
-        f"seed {seed}: {EXPERIMENTS} Experiments of {len(made)} keys, {kills} controllers killed, {sum(made.values())} Jobs, "
-        f"{owners.orphaned} times the last owner of an unfinished key went, {len(watcher.committed)} commits, "
-        f"{len(watcher.twice)} pods of one index at once, {len(watcher.replaced)} commits replaced; "
+        f"seed {seed}: {EXPERIMENTS} Experiments of {len(set(made.keys.values()))} keys, {kills} controllers killed, "
+        f"{len(made.keys)} Jobs, {len(results)} results, {len(lost)} times the last owner of a Job without one went, "
+        f"{len(made.at_once)} Jobs and {len(watcher.twice)} pods at once, {len(watcher.replaced)} commits replaced; "
         f"{time.monotonic() - begun:.0f} s"
     )
-    assert (watcher.twice, watcher.replaced) == ([], [])
+    assert (made.at_once, watcher.twice, watcher.replaced) == ([], [], [])
     assert kills >= EXPERIMENTS // 10
-    assert wanted <= {name.rpartition("/")[2] for name in watcher.committed}
-    assert len(made) <= KEYS
-    # Each Job beyond the first of a key needs an owner that went before the result was there.
-    assert sum(made.values()) - len(made) <= owners.orphaned
+    assert set(owners.of.values()) <= set(results.values())
+    assert len(results) == len(watcher.committed) <= KEYS
+    # Every result is of a Job that was seen, and each Job without one was let go by all that it ever had.
+    assert {uid: made.keys.get(uid) for uid in results} == results
+    assert not lost & made.there
+    assert {(name, made.keys[uid]) for uid in lost for name in made.owners[uid]} <= owners.gone

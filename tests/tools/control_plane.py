@@ -52,12 +52,12 @@ _AUDIT_POLICY = {
 }
 
 
-def wait_for(what: str, found: Callable[[], Any], *, within_s: float = 60.0) -> Any:
+def wait_for(what: str, found: Callable[[], Any], *, within_s: float = 60.0, every_s: float = 0.02) -> Any:
     """What `found` returns as soon as that is true. AssertionError, with `what` and the last value, when time is over."""
     deadline = time.monotonic() + within_s
     while not (value := found()):
         assert time.monotonic() < deadline, f"{what} did not come within {within_s:g} s; last seen: {value!r}"
-        time.sleep(0.02)
+        time.sleep(every_s)
     return value
 
 

@@ -21,6 +21,7 @@ from runonce.controller import main
 from runonce.controller.main import Controller, run_controller
 from runonce.kube.cluster import Cluster
 from runonce.kube.transport import Api
+from runonce.logs import log_as_json
 
 _WRITES = ("put", "put_file", "delete")
 
@@ -82,6 +83,7 @@ def run(kubeconfig: str, cluster: Cluster, namespace: str, die_at: int, trace: s
 def serve(kubeconfig: str, config: str, namespace: str) -> None:
     cluster = Cluster.model_validate(json.loads(Path(config).read_text()))
     child = 0
+    log_as_json("warning")
     for line in sys.stdin:
         word, _, rest = line.strip().partition(" ")
         if word == "start":
@@ -97,6 +99,8 @@ def serve(kubeconfig: str, config: str, namespace: str) -> None:
             child = 0 if pid else child
             answer = "ended" if word == "end" else f"killed {os.WTERMSIG(status)}" if pid else "alive"
         print(answer, flush=True)
+    if child:
+        os.kill(child, signal.SIGKILL)
 
 
 if __name__ == "__main__":

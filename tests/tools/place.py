@@ -104,6 +104,20 @@ class Place:
             thread.join()
         self.controllers.clear()
 
+    def settle(self) -> None:
+        """Wait until no pass is under way: what is seen of an object may be the work of a call that is not answered yet."""
+        wait_for("all passes", lambda: not any(made._queue.is_busy() for made, _ in self.controllers))
+
+    def position(self) -> int:
+        """Of the audit log, with no call of a controller under way."""
+        self.settle()
+        return self.plane.audit_position()
+
+    def calls(self, since: int) -> list[dict[str, Any]]:
+        """What the controllers have asked of the API server since `position`."""
+        self.settle()
+        return self.plane.calls(CONTROLLER, since=since)
+
     @property
     def experiments(self) -> str:
         return f"{GROUP}/namespaces/{self.namespace}/experiments"
