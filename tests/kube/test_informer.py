@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from conftest_kube import bookmark, job, listing, says, told, watching
 
+from runonce.kube.caches import Caches
 from runonce.kube.informer import Informer
 from runonce.kube.objects import JobObject
 
@@ -174,6 +175,13 @@ def test_what_a_write_gave_back_is_there_before_the_watch_tells_of_it(server, fo
     go.set()
     until(lambda: ("3", "11") in changes)
     assert changes == [(None, "3"), (None, "12"), ("3", "11")]
+
+
+@pytest.mark.parametrize("namespaces", [(), ("n",)])
+def test_also_where_nothing_was_known_before(api, namespaces):
+    caches = Caches(namespaces, lambda namespace: Informer(api, PATH, JobObject))
+    caches.learn(JobObject.model_validate(job("a", 3)))
+    assert caches.get("n/a").uid == caches.all()[0].uid
 
 
 def test_an_old_answer_does_not_bring_back_what_is_gone(server, follow):

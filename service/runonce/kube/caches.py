@@ -43,4 +43,4 @@ class Caches(Generic[T]):
         return sum(len(informer) for informer in self._of.values())
 
     def _informer(self, key: str) -> Informer[T] | None:
-        return self._of.get("") or self._of.get(key.partition("/")[0])
+        return self._of.get("" if "" in self._of else key.partition("/")[0])
