@@ -214,3 +214,58 @@ def test_what_cannot_be_is_told_in_words(place, runonce):
         assert done.returncode == 2, done
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_parameter_that_another_tool_left_on_the_cluster_is_told_before_anything_is_changed(place, runonce, write):
+    """Server-side apply keeps what others set, so that the key would not be the one that was rendered."""
+    left = ("word: hello", "word: hello, left: 1")
+    path = write("shared", "true", change=left)
+    assert place.plane.kubectl("apply", "-f", path, namespace=place.namespace).returncode == 0
+    before = place.get("shared")["metadata"]["resourceVersion"]
+    done = runonce("submit", write("shared", "true"))
+    assert done.returncode == 2, done
+    assert "kubectl-client-side-apply has set spec.params.left: it would have another key" in done.stderr
+    assert place.get("shared")["metadata"]["resourceVersion"] == before
+    same = runonce("submit", write("shared", "true", change=left))
+    assert same.returncode == 0, same.stderr
+    place.plane.kubectl(
+        "patch", "rexp", "shared", "--type=merge", "-p", '{"spec": {"suspend": true}}', namespace=place.namespace
+    )
+    again = runonce("submit", path)
+    assert again.returncode == 0, again.stderr  # what another sets and no key counts is theirs
+
+
+def test_what_the_server_refuses_of_one_leaves_all_as_it_was(place, runonce, write, tmp_path):
+    """Here by an administrator's own policy, of which nobody knows outside."""
+    policy = {
+        "metadata": {"name": place.namespace},
+        "spec": {
+            "matchConstraints": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": place.namespace}},
+                "resourceRules": [
+                    {"apiGroups": ["runonce.dev"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["*"]}
+                ],
+            },
+            "validations": [{"expression": "object.metadata.name != 'second'", "message": "no second ones here"}],
+        },
+    }
+    binding = {
+        "metadata": {"name": place.namespace},
+        "spec": {"policyName": place.namespace, "validationActions": ["Deny"]},
+    }
+    group = "/apis/admissionregistration.k8s.io/v1"
+    place.api.must("POST", f"{group}/validatingadmissionpolicies", policy)
+    place.api.must("POST", f"{group}/validatingadmissionpolicybindings", binding)
+    second = write("second", "true")
+    try:
+        wait_for("the policy", lambda: "no second" in place.plane.kubectl(
+            "apply", "--dry-run=server", "-f", second, namespace=place.namespace).stderr)  # fmt: skip
+        both = tmp_path / "both.yaml"
+        both.write_text("---".join(Path(path).read_text() for path in (write("first", "true"), second)))
+        done = runonce("submit", str(both))
+    finally:
+        for kind in ("validatingadmissionpolicybindings", "validatingadmissionpolicies"):
+            place.api.must("DELETE", f"{group}/{kind}/{place.namespace}")
+    assert done.returncode == 2, done
+    assert "no second ones here" in done.stderr
+    assert place.api.must("GET", place.experiments)["items"] == []

@@ -182,7 +182,7 @@ def test_a_module_that_was_imported_before_from_elsewhere_is_found_out(pod, sent
 
 def test_what_submit_sends_is_what_a_pod_takes(pod):
     program = (
-        "import sys; from runonce.api.cluster import send_code; from runonce.api.target import locate\n"
+        "import sys; from runonce.api.hand_over import send_code; from runonce.api.target import locate\n"
         "sys.path.insert(0, ''); found = locate('tiny.yaml'); assert send_code(found, sys.argv[1]) == send_code(found, sys.argv[1])"
     )
     command = [pod.place.command()[0], "-c", program, pod.store]

@@ -189,7 +189,7 @@ def test_a_server_without_room(place, tmp_path, monkeypatch):
 def send(pod: Pod) -> str:
     """What `submit --with-source` sends, and the file that it applies."""
     program = (
-        "import sys; from runonce.api.cluster import send_code; from runonce.api.target import locate\n"
+        "import sys; from runonce.api.hand_over import send_code; from runonce.api.target import locate\n"
         "sys.path.insert(0, ''); send_code(locate('tiny.yaml'), sys.argv[1])"
     )
     command = [pod.place.command()[0], "-c", program, pod.store]

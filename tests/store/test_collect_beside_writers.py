@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 from stored import EVERYTHING, key_of
 
-from runonce.api.cluster import send_code
+from runonce.api.hand_over import send_code
 from runonce.errors import Damaged
 from runonce.experiment.manifest import Shard
 from runonce.store.backend import (
@@ -136,7 +136,7 @@ def test_code_that_is_sent_again_beside_a_collector_stays(backend, monkeypatch):
     """It sees the old archive, and the new one comes before it deletes."""
     digest = key_of("code")
     monkeypatch.setattr("runonce.author.bundle.pack", lambda spec, folder: (digest, EMPTY_ARCHIVE))
-    monkeypatch.setattr("runonce.api.cluster.completed", lambda located: None)
+    monkeypatch.setattr("runonce.api.hand_over.completed", lambda located: None)
     located = SimpleNamespace(workdir=None)
     send_code([located], backend.url)
     sent = []

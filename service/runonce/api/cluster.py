@@ -1,14 +1,13 @@
-"""Experiments that run on a cluster: hand them over, and follow them until they end."""
+"""Experiments that are on a cluster: found, followed until they end, with their logs, failures and results."""
 
 from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from runonce.api.target import Located, completed, prove_all
 from runonce.controller.status import read_status
-from runonce.errors import CodeError, Fault, InputError, Invalid, NotFound, Refused, SpecError, raise_all
+from runonce.errors import InputError, NotFound, Refused
 from runonce.experiment.job import Failure
 from runonce.experiment.key import MODES
 from runonce.experiment.manifest import Commit
@@ -24,100 +23,14 @@ from runonce.store.commit import probe
 from runonce.store.failures import FailedAttempt, newest_failure
 from runonce.store.url import open_yours
 
-MANAGER = "runonce-submit"  # of what a user gave; the controller's own is another
 ENDED = ("Succeeded", "Failed", "Blocked")
 POLL_S = 1.0  # of a pod that does not run yet
-
-
-def hand_over(
-    found: Sequence[Located], api: Api, namespace: str, settings: Settings, *, code_to: str | None = None
-) -> list[ExperimentObject]:
-    """Check all of them, keep their code in `code_to` if one is given, then submit. Raises InputError, ApiError."""
-    prove_all([located for located in found if located.spec.code_version != "image"], settings.sources)
-    _check(found)
-    if code_to is not None:
-        send_code(found, code_to)
-    return submit_all(found, api, namespace)
-
-
-def namespace_of(found: Sequence[Located], given: str | None, default: str) -> str:
-    """As kubectl takes it: `given`, which the files may not contradict; else that of the files; else the context's.
-
-    Raises InputError.
-    """
-    named = {located.namespace: located for located in found if located.namespace}
-    for namespace, located in named.items():
-        if given is not None and namespace != given:
-            what = f"is {namespace} in {located.where}, and {given} was asked for."
-            raise InputError.of("metadata.namespace", what, f"Give -n {namespace}, or take it out of the file.")
-    if len(named) > 1:
-        names = " and ".join(sorted(named))
-        raise InputError.of("metadata.namespace", f"is {names} in one submission.", "Submit one namespace at a time.")
-    return given or next(iter(named), default)
-
-
-def _check(found: Sequence[Located]) -> None:
-    """What only a cluster cannot do, and code that nobody names, before the first of them is sent."""
-    errors: list[InputError] = []
-    for located in found:
-        spec = located.spec
-        if spec.code_version is None:  # filled in by `locate`, but for what has no code here
-            fault = Fault(f"{located.where}: spec.codeVersion", "is missing.", "Give label:<text> or image.")
-            errors.append(CodeError(fault))
-        for mode in spec.modes():
-            try:
-                spec.shape(mode, local=spec.profile is not None)  # what a profile's GPUs are the cluster knows
-            except InputError as error:
-                faults = (Fault(f"{located.where}: {f.path}", f.what, f.fix) for f in error.faults)
-                errors.append(SpecError(*faults, reason=error.reason))
-    raise_all(errors)
-
-
-def submit_all(found: Sequence[Located], api: Api, namespace: str) -> list[ExperimentObject]:
-    """Server-side apply of every experiment, complete as `render` writes it. Raises InputError, ApiError."""
-    resources = [located.resource(completed(located), namespace=namespace) for located in found]
-    submitted = []
-    for resource in resources:
-        path = f"{_path(namespace)}/{resource['metadata']['name']}"
-        try:
-            answer = api.apply(path, resource, manager=MANAGER)
-        except NotFound as error:
-            raise InputError.of(
-                "", f"{api.host} knows no Experiments, or no namespace {namespace}.", "Install the chart of Runonce."
-            ) from error
-        except Refused as error:
-            raise InputError.of("", str(error), "Ask for the right to patch experiments.") from error
-        except Invalid as error:
-            raise InputError.of("", str(error)) from error
-        submitted.append(ExperimentObject.model_validate_json(answer.body))
-    return submitted
-
-
-def code_store(given: str) -> str:
-    """The store that code is sent through. Raises InputError for one that no pod reaches."""
-    if not given.startswith("s3://"):
-        what = f"would keep the code in {given}, which no pod of a cluster reaches."
-        fix = "Give --store s3://bucket/prefix, as the administrator's file has it."
-        raise InputError.of("--with-source", what, fix)
-    return given
-
-
-def send_code(found: Sequence[Located], store: str) -> list[str]:
-    """Keep the code of every experiment in the store, under its digest; returns the digests. Raises InputError."""
-    from runonce.author.bundle import pack, with_nonce
-    from runonce.store.backend import source_name
-
-    packed = dict(pack(completed(located), located.workdir) for located in found)
-    backend = open_yours(Settings.from_env(), store)
-    for digest, data in packed.items():
-        backend.put(source_name(digest), with_nonce(data))
-    return sorted(packed)
 
 
 def list_all(api: Api, namespace: str) -> list[ExperimentObject]:
     """The Experiments of a namespace, or of all where that is empty, as they stand. Raises InputError, ApiError."""
     try:
-        data = api.get(_path(namespace))
+        data = api.get(experiments_path(namespace))
     except NotFound as error:
         raise InputError.of("", f"{api.host} knows no Experiments.", "Install the chart of Runonce.") from error
     except Refused as error:
@@ -128,7 +41,7 @@ def list_all(api: Api, namespace: str) -> list[ExperimentObject]:
 def find_one(api: Api, namespace: str, name: str) -> ExperimentObject:
     """Raises InputError where there is none."""
     try:
-        return ExperimentObject.model_validate_json(api.get(f"{_path(namespace)}/{name}"))
+        return ExperimentObject.model_validate_json(api.get(f"{experiments_path(namespace)}/{name}"))
     except NotFound as error:
         raise InputError.of(
             "", f"no Experiment {name} is in namespace {namespace}.", "See `runonce cluster ls -n NAMESPACE`."
@@ -159,7 +72,7 @@ def follow(
         if about is not None and about.metadata.name in wanted:
             changes.put(about.metadata.name if new is None else new)
 
-    informer = Informer(api, _path(namespace), ExperimentObject, on_change=changed)
+    informer = Informer(api, experiments_path(namespace), ExperimentObject, on_change=changed)
     informer.start()
     last: dict[str, Status] = {}
     open_, deadline = set(wanted), None if timeout_s is None else time.monotonic() + timeout_s
@@ -277,6 +190,6 @@ def commit_of(name: str, mode: str, one: ModeStatus | None, store: str = "") -> 
     return backend, found[0]
 
 
-def _path(namespace: str) -> str:
+def experiments_path(namespace: str) -> str:
     inside = f"namespaces/{namespace}/" if namespace else ""
     return f"/apis/{API_VERSION}/{inside}experiments"

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runonce.api.changes import axes_of, changes_of
-from runonce.api.cluster import code_store, commit_of, find_one, follow, hand_over, namespace_of, status_of
+from runonce.api.cluster import commit_of, find_one, follow, status_of
+from runonce.api.hand_over import code_store, hand_over, namespace_of
 from runonce.api.results import Result
 from runonce.api.target import Target, locate_given
 from runonce.errors import InputError, RunFailed

@@ -45,7 +45,8 @@ def submit(
     failed, 75 not ended in time.
     """
     with needing_client():
-        from runonce.api.cluster import code_store, follow, hand_over, namespace_of
+        from runonce.api.cluster import follow
+        from runonce.api.hand_over import code_store, hand_over, namespace_of
 
     settings = Settings.from_env()
     found = locate(target, params, grid)

@@ -115,9 +115,10 @@ class Api:
         query = {"fieldManager": MANAGER, "fieldValidation": "Strict"}
         return self._call("PATCH", path, query, list(operations), content=_PATCH)
 
-    def apply(self, path: str, body: Mapping[str, Any], *, manager: str = MANAGER) -> Answer:
+    def apply(self, path: str, body: Mapping[str, Any], *, manager: str = MANAGER, dry_run: bool = False) -> Answer:
         """Server-side apply, with force. Raises Conflict when metadata.resourceVersion is not the object's."""
         query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
+        query |= {"dryRun": "All"} if dry_run else {}
         return self._call("PATCH", path, query, body, content=_APPLY)
 
     def delete(self, path: str, *, uid: str, version: str | None = None, propagation: str = "Foreground") -> Answer:
