@@ -6,7 +6,7 @@ import pytest
 from conftest_kube import job
 
 from runonce.experiment.job import Round
-from runonce.kube.jobs import decode_round, encode_round, indexes, job_state
+from runonce.kube.job_state import decode_round, encode_round, indexes, job_state
 from runonce.kube.objects import JobObject, PodObject
 
 

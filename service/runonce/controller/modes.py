@@ -19,7 +19,7 @@ from runonce.experiment.job import JobState, Owner, job_name
 from runonce.experiment.machine import DEFAULT_GPU
 from runonce.experiment.spec import RERUN, ExperimentSpec
 from runonce.experiment.status import ModeStatus
-from runonce.kube.jobs import decode_round, mirrored
+from runonce.kube.job_state import decode_round, mirrored
 from runonce.kube.objects import ExperimentObject
 
 STEPS = 12  # decisions of one mode in one pass, before others have their turn
