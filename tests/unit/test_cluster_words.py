@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from runonce.cli.context import connect
+from runonce.cli.context import Place
 from runonce.errors import InputError
 
 
@@ -15,4 +15,4 @@ def test_without_the_client_of_kubernetes_it_is_told_what_to_install(monkeypatch
     monkeypatch.delitem(sys.modules, "runonce.kube.transport", raising=False)
     monkeypatch.delattr("runonce.kube.transport", raising=False)
     with pytest.raises(InputError, match=r"pip install 'runonce\[controller\]'"):
-        connect(None, None, None)
+        Place(None, None, None).connect()
