@@ -59,8 +59,15 @@ class Stage:
         self.job(active=count)
         return found
 
-    def run(self, pod: dict[str, Any]) -> None:
+    def start(self, pod: dict[str, Any]) -> None:
         self.place.kubelet.start(pod)
+
+    def run(self, *pods: dict[str, Any], attempt: int = 1) -> None:
+        """All that the Job has start, and it is seen."""
+        for pod in pods:
+            self.start(pod)
+        self.job(ready=len(pods))
+        self.sees("Running", "Running", attempt=attempt)
 
     def end(self, pod: dict[str, Any], code: int = 0, **how: Any) -> None:
         if code == 0:
@@ -139,10 +146,10 @@ def made(stage: Stage) -> None:
     stage.sees("Pending", "JobCreated")
     first, second = stage.pods()
     stage.sees("Pending", "JobCreated")
-    stage.run(first)
+    stage.start(first)
     stage.job(ready=1)
     stage.sees("Running", "Running")
-    stage.run(second)
+    stage.start(second)
     stage.job(ready=2)
     stage.sees("Running", "Running")
     stage.end(first)
@@ -169,10 +176,7 @@ def fails_then_made(stage: Stage) -> None:
     stage.apply(retries=1)
     stage.sees("Pending", "JobCreated")
     first, second = stage.pods()
-    for pod in (first, second):
-        stage.run(pod)
-    stage.job(ready=2)
-    stage.sees("Running", "Running")
+    stage.run(first, second)
     release = stage.hold(first)
     stage.end(first, 3, message="Traceback\nValueError: no\n")
     stage.job(FailureTarget=True, ready=0)
@@ -184,10 +188,7 @@ def fails_then_made(stage: Stage) -> None:
     release()
     stage.clear()
     stage.sees("Pending", "JobCreated", attempt=2)
-    for pod in stage.pods():
-        stage.run(pod)
-    stage.job(ready=2)
-    stage.sees("Running", "Running", attempt=2)
+    stage.run(*stage.pods(), attempt=2)
     for pod in stage.place.pods(2):
         stage.end(pod)
     stage.job(Complete=True)
@@ -199,8 +200,6 @@ def fails_for_good(stage: Stage) -> None:
     stage.sees("Pending", "JobCreated")
     (pod,) = stage.pods(1)
     stage.run(pod)
-    stage.job(ready=1)
-    stage.sees("Running", "Running")
     release = stage.hold(pod)
     stage.end(pod, 78, message="error (PartialFile): lr is missing\n")
     stage.job(Failed=True)
@@ -219,8 +218,6 @@ def evicted(stage: Stage) -> None:
     stage.sees("Pending", "JobCreated")
     (pod,) = stage.pods(1)
     stage.run(pod)
-    stage.job(ready=1)
-    stage.sees("Running", "Running")
     stage.place.kubelet.disrupt(pod)
     release = stage.hold(pod)
     stage.end(pod, 75)
@@ -235,10 +232,7 @@ def evicted(stage: Stage) -> None:
 def paused(stage: Stage) -> None:
     stage.apply()
     stage.sees("Pending", "JobCreated")
-    for pod in stage.pods():
-        stage.run(pod)
-    stage.job(ready=2)
-    stage.sees("Running", "Running")
+    stage.run(*stage.pods())
     stage.apply(suspend=True)
     stage.sees("Suspended", "Suspended")
     wait_for(
@@ -248,10 +242,7 @@ def paused(stage: Stage) -> None:
     stage.sees("Suspended", "Suspended")
     stage.apply(suspend=False)
     stage.sees("Pending", "JobCreated")
-    for pod in stage.pods():
-        stage.run(pod)
-    stage.job(ready=2)
-    stage.sees("Running", "Running")
+    stage.run(*stage.pods())
 
 
 def queued(stage: Stage) -> None:
@@ -261,10 +252,7 @@ def queued(stage: Stage) -> None:
     stage.sees("Pending", "JobCreated")
     path = f"{stage.place.jobs_path}/{stage.job()['metadata']['name']}"
     stage.place.api.must("PATCH", path, {"spec": {"suspend": False}}, content="application/merge-patch+json")
-    for pod in stage.pods():
-        stage.run(pod)
-    stage.job(ready=2)
-    stage.sees("Running", "Running")
+    stage.run(*stage.pods())
     stage.place.api.must("PATCH", path, {"spec": {"suspend": True}}, content="application/merge-patch+json")
     stage.job(Suspended=True, active=0, ready=0)
     stage.sees("Pending", "JobCreated")
@@ -281,10 +269,7 @@ def refused(stage: Stage) -> None:
     stage.later(6)
     assert "exceeded quota" in stage.sees("Pending", "PodsRefused")["message"]
     stage.place.api.must("DELETE", f"{quota}/q")
-    for pod in stage.pods():
-        stage.run(pod)
-    stage.job(ready=2)
-    stage.sees("Running", "Running")
+    stage.run(*stage.pods())
 
 
 def without_image(stage: Stage) -> None:
@@ -295,20 +280,14 @@ def without_image(stage: Stage) -> None:
     stage.sees("Pending", "JobCreated")
     stage.later(6)
     assert "no such image" in stage.sees("Pending", "ImageUnavailable")["message"]
-    for pod in (first, second):
-        stage.run(pod)
-    stage.job(ready=2)
-    stage.sees("Running", "Running")
+    stage.run(first, second)
 
 
 def deleted(stage: Stage) -> None:
     """By a user, while it runs: the name is a lock until the last pod has gone."""
     stage.apply()
     stage.sees("Pending", "JobCreated")
-    for pod in stage.pods():
-        stage.run(pod)
-    stage.job(ready=2)
-    stage.sees("Running", "Running")
+    stage.run(*stage.pods())
     path = f"{stage.place.jobs_path}/{stage.job()['metadata']['name']}"
     stage.place.api.must("DELETE", path, {"propagationPolicy": "Foreground"})
     wait_for("its end", lambda: "deletionTimestamp" in stage.place.jobs()[0]["metadata"])
@@ -325,8 +304,6 @@ def two_modes(stage: Stage) -> None:
     stage.sees("Pending", "JobCreated")
     (pod,) = stage.pods(1)
     stage.run(pod)
-    stage.job(ready=1)
-    stage.sees("Running", "Running")
     stage.end(pod)
     stage.job(Complete=True)
     stage.sees("Pending", "JobCreated", mode="test")

@@ -104,7 +104,7 @@ class Cluster:
         # Under the name that examples/cluster/store.yaml has, so that no registry is asked for it.
         self.build(SEAWEED, {"weed": Path(weed).resolve()}, "COPY weed /usr/local/bin/weed\nENTRYPOINT []\n")
         files = [path for name in ("digits", "commands") for path in (ROOT / "examples" / name).iterdir()]
-        self.build(EXAMPLES, {path.name: path for path in files if path.is_file()}, "COPY . /work/\n")
+        self.build(EXAMPLES, {path.name: path for path in files if path.is_file()}, "COPY . ./\n")
         self.call("kind", "load", "docker-image", "--name", self.name, CONTROLLER, WORKER, SEAWEED, EXAMPLES)
 
     def build(self, image: str, files: Mapping[str, Path], lines: str) -> None:

@@ -222,12 +222,12 @@ def render(target: str | None, file: str | None, params: Sequence[str], grid: Se
 def version(output: str) -> None:
     """Versions of the package, of its formats, of the engine and of the contract with pods."""
     from runonce.author.version import ENGINE
-    from runonce.experiment import contract, key, manifest
+    from runonce.experiment import contract, key, seal
 
     versions = {
         "runonce": __version__,
         "keyFormat": key.FORMAT,
-        "recordFormat": manifest.FORMAT,
+        "recordFormat": seal.FORMAT,
         "engine": ENGINE,
         "contract": contract.CONTRACT,
     }

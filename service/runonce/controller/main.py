@@ -33,7 +33,6 @@ from runonce.store.url import open_store
 log = logging.getLogger(__name__)
 
 LEASE_NAME = "runonce-controller"
-SYNC_S = 120.0
 SLOW_S = 600.0  # a pass that takes longer hangs
 STORE_LEASE_S = 300.0  # renewed every 100 s: a controller may hold thousands
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -79,7 +79,7 @@ class _Pass:
     def _newest(self, train: ModeStatus) -> str:
         return self._world.manifests.get(train.cache_key, train.manifest)
 
-    def _leave_all_but(self, names: Sequence[str] | set[str] | tuple[()]) -> None:
+    def _leave_all_but(self, names: Collection[str]) -> None:
         """Jobs of an earlier spec lose this owner; the last one out ends them."""
         for state in self._jobs.owned(self._owner):
             if state.name not in names and state.phase != "ending":

@@ -178,7 +178,7 @@ def build_status(subject: Subject, views: Sequence[View], before: Status) -> Sta
         gpus=gpus,
         job=shown.job,
         modes=ModeStatuses(**modes),
-        history=_history(before, modes, subject.modes),
+        history=_history(before, modes),
     )
     return status.model_copy(update={"conditions": conditions(subject, status, phase, before)})
 
@@ -255,7 +255,7 @@ def _speaking(views: Sequence[View], phase: Phase) -> str:
     return next((view.mode for view in views if mode_phase(view) is phase), views[-1].mode)
 
 
-def _history(before: Status, modes: Mapping[str, ModeStatus], present: Iterable[str]) -> tuple[HistoryEntry, ...]:
+def _history(before: Status, modes: Mapping[str, ModeStatus]) -> tuple[HistoryEntry, ...]:
     """What this name had under other keys, the newest last."""
     out = list(before.history)
     for mode in ("train", "valid", "test"):

@@ -31,7 +31,7 @@ class Waiting:
     refused: bool = False
 
     def by(self, seconds: float) -> Waiting:
-        return replace(self, again_s=min(seconds, seconds if self.again_s is None else self.again_s))
+        return replace(self, again_s=seconds if self.again_s is None else min(self.again_s, seconds))
 
 
 class Waits:

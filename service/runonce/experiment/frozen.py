@@ -6,74 +6,58 @@ Nothing but change sets them apart. Whatever is made from one is plain, be it a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, ClassVar, NoReturn
 
 
-class _Where(Protocol):
-    where: str
-
-
-def _refuse(self: _Where, *_: Any, **__: Any) -> NoReturn:
+def _refuse(self: _Frozen, *_: Any, **__: Any) -> NoReturn:
     raise RuntimeError(
         f"{self.where} is a class variable of an experiment, and pods, which import the class anew, would not see "
         "the change. Copy it first, or make it a parameter."
     )
 
 
-class FrozenList(list[Any]):
-    def __new__(cls, values: Iterable[Any] = (), where: str = "") -> Any:
-        return super().__new__(cls) if where else list(values)
+class _Frozen:
+    """What the three below share; where: said by the error. Made without it, as by a copy, it is a plain one."""
 
-    def __init__(self, values: Iterable[Any], where: str) -> None:
-        super().__init__(values)
+    plain: ClassVar[Any]
+    where: str
+
+    def __new__(cls, values: Any = (), where: str = "") -> Any:
+        return super().__new__(cls) if where else cls.plain(values)
+
+    def __init__(self, values: Any, where: str) -> None:
+        super().__init__(values)  # type: ignore[call-arg]  # that of the plain class, which comes next
         self.where = where
 
     def __reduce_ex__(self, _: Any) -> Any:
-        return list, (list(self),)
+        return self.plain, (self.plain(self),)
+
+
+class FrozenList(_Frozen, list[Any]):
+    plain = list
 
     append = extend = insert = remove = pop = clear = sort = reverse = _refuse
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
 
 
-class FrozenDict(dict[Any, Any]):
-    def __new__(cls, values: Mapping[Any, Any] | Iterable[Any] = (), where: str = "") -> Any:
-        return super().__new__(cls) if where else dict(values)
-
-    def __init__(self, values: Mapping[Any, Any], where: str) -> None:
-        super().__init__(values)
-        self.where = where
-
-    def __reduce_ex__(self, _: Any) -> Any:
-        return dict, (dict(self),)
+class FrozenDict(_Frozen, dict[Any, Any]):
+    plain = dict
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     pop = popitem = clear = update = setdefault = _refuse
 
 
-class FrozenSet(set[Any]):
-    def __new__(cls, values: Iterable[Any] = (), where: str = "") -> Any:
-        return super().__new__(cls) if where else set(values)
-
-    def __init__(self, values: Iterable[Any], where: str) -> None:
-        super().__init__(values)
-        self.where = where
-
-    def __reduce_ex__(self, _: Any) -> Any:
-        return set, (set(self),)
+class FrozenSet(_Frozen, set[Any]):
+    plain = set
 
     add = discard = remove = pop = clear = update = difference_update = _refuse
     intersection_update = symmetric_difference_update = _refuse
     __iand__ = __ior__ = __isub__ = __ixor__ = _refuse
 
 
-_PLAIN: dict[type, type] = {FrozenList: list, FrozenDict: dict, FrozenSet: set}
-
-
 def plain_class(value: Any) -> type:
     """The class of a value, and of a frozen container that of which it is one."""
-    kind = type(value)
-    return _PLAIN.get(kind, kind)
+    return value.plain if isinstance(value, _Frozen) else type(value)
 
 
 def freeze(value: Any, where: str) -> Any:

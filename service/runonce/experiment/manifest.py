@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runonce.errors import Damaged, NewerFormat
-from runonce.experiment.canonical import canonical, parse
-from runonce.experiment.seal import sealed, unsealed
+from runonce.experiment.canonical import canonical
+from runonce.experiment.seal import FORMAT, read_record, write_record
 
-FORMAT = 1
 OTHER_SHARDS = "shard-{index}"  # the folder that files of index > 0 get in the merged result
 
 _RESERVED = re.compile(r"shard-\d+(/|$)")
@@ -70,7 +69,7 @@ class Shard:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        record = _encode(
+        return write_record(
             "shard",
             cacheKey=self.cache_key,
             mode=self.mode,
@@ -82,7 +81,6 @@ class Shard:
             metrics={name: [sum_, count] for name, (sum_, count) in self.metrics.items()},
             facts=dict(self.facts),
         )
-        return sealed(record)
 
     @classmethod
     def decode(cls, data: bytes, *, name: str) -> Shard:
@@ -278,7 +276,7 @@ def _encode(kind: str, **values: Any) -> bytes:
 
 def _decode(kind: str, data: bytes, name: str) -> dict[str, Any]:
     with _Damage(name):
-        value = parse(unsealed(data))
+        value = read_record(data)
         if not isinstance(value, dict) or value.get("kind") != kind:
             raise ValueError(f"it is no {kind} record")
         format_ = value["format"]

@@ -1,4 +1,4 @@
-"""The digest of a record at its own end: a bit that flipped anywhere in it is found by whoever reads it.
+"""Records of a store, with their digest at their own end: a bit that flipped anywhere is found by whoever reads it.
 
 It guards against damage alone; who may forge a record is the affair of its signature.
 """
@@ -7,10 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Any
 
+from runonce.experiment.canonical import canonical, parse
+
+FORMAT = 1
 SEAL = "check"
 
 _END = re.compile(rb',"check":"([0-9a-f]{64})"\}\Z')
+
+
+def write_record(kind: str, **fields: Any) -> bytes:
+    return sealed(canonical({"format": FORMAT, "kind": kind, **fields}))
+
+
+def read_record(data: bytes) -> Any:
+    """The value, whatever it is. Raises ValueError for what is no JSON, or not what was written."""
+    return parse(unsealed(data))
 
 
 def sealed(record: bytes) -> bytes:

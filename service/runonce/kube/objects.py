@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from runonce.experiment.canonical import canonical, parse
+from runonce.experiment.canonical import parse
 from runonce.experiment.spec import API_VERSION, KIND, LAST_APPLIED, RERUN
 
 T = TypeVar("T", bound="Watched")
@@ -165,9 +165,6 @@ class ExperimentObject(Watched):
     def status_value(self) -> dict[str, Any]:
         value: dict[str, Any] = parse(self.status)
         return value
-
-    def same_status(self, status: dict[str, Any]) -> bool:
-        return canonical(self.status_value()) == canonical(status)
 
 
 class ListMeta(_Lean):

@@ -19,8 +19,8 @@ from typing import Any
 
 from runonce.errors import Damaged, NewerFormat, StoreError
 from runonce.experiment.canonical import canonical
-from runonce.experiment.manifest import FORMAT, Commit
-from runonce.experiment.seal import unsealed
+from runonce.experiment.manifest import Commit
+from runonce.experiment.seal import FORMAT, unsealed
 from runonce.store.backend import CHECK, GRACE_S, Backend, Stat, blob_name, listed, manifest_name, source_name
 from runonce.store.commit import UnsignedCommit, probe
 from runonce.store.folder import FolderBackend

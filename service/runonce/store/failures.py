@@ -8,10 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from runonce.experiment.blame import named
-from runonce.experiment.canonical import canonical, parse
 from runonce.experiment.job import Failure, Round
-from runonce.experiment.manifest import FORMAT
-from runonce.experiment.seal import sealed, unsealed
+from runonce.experiment.seal import read_record, write_record
 from runonce.store.backend import Backend, Stat, failure_name
 from runonce.store.earlier import stem_of
 
@@ -57,17 +55,16 @@ def record_failure(
     failures: Sequence[Failure],
 ) -> None:
     """What is known of an attempt that failed; never read by a decision."""
-    record = {
-        "format": FORMAT,
-        "kind": "failure",
-        "cacheKey": cache_key,
-        "name": name,
-        "mode": mode,
-        "attempt": attempt,
-        "round": round_.to_json(),
-        "failures": [_short(failure).to_json() for failure in failures[:MAX_FAILURES]],
-    }
-    backend.put(failure_name(cache_key, attempt), sealed(canonical(record)))
+    record = write_record(
+        "failure",
+        cacheKey=cache_key,
+        name=name,
+        mode=mode,
+        attempt=attempt,
+        round=round_.to_json(),
+        failures=[_short(failure).to_json() for failure in failures[:MAX_FAILURES]],
+    )
+    backend.put(failure_name(cache_key, attempt), record)
 
 
 def newest_failure(backend: Backend, cache_key: str) -> FailedAttempt | None:
@@ -97,7 +94,7 @@ def _newest(backend: Backend, cache_key: str) -> list[Stat]:
 
 def _read(backend: Backend, entry: Stat) -> FailedAttempt | None:
     try:
-        value: dict[str, Any] = parse(unsealed((backend.get(entry.name) or (b"",))[0]))
+        value: dict[str, Any] = read_record((backend.get(entry.name) or (b"",))[0])
         return FailedAttempt(
             cache_key=value["cacheKey"],
             name=value.get("name", ""),

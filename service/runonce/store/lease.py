@@ -15,8 +15,7 @@ import uuid
 from dataclasses import dataclass
 
 from runonce.errors import PreconditionFailed, StoreError
-from runonce.experiment.canonical import canonical, parse
-from runonce.experiment.seal import sealed, unsealed
+from runonce.experiment.seal import read_record, write_record
 from runonce.store.backend import Backend, lease_name
 from runonce.store.folder import FolderBackend
 from runonce.store.locks import Flocks
@@ -141,14 +140,14 @@ class Leases:
             return  # tried again in time, or taken over
 
     def _record(self, locked: bool) -> bytes:
-        record = {"format": 1, "kind": "lease", "holder": self._holder, "nonce": uuid.uuid4().hex}
-        return sealed(canonical(record | ({"flock": True} if locked else {})))
+        flock = {"flock": True} if locked else {}
+        return write_record("lease", holder=self._holder, nonce=uuid.uuid4().hex, **flock)
 
 
 def _holder(data: bytes) -> tuple[str, bool]:
     """Who holds it, and whether by a lock of the kernel too."""
     try:
-        record = parse(unsealed(data))
+        record = read_record(data)
         return str(record["holder"]), bool(record.get("flock"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return "a damaged record", False  # it runs out like any other

@@ -5,9 +5,8 @@ from __future__ import annotations
 import uuid
 
 from runonce.errors import PreconditionFailed
-from runonce.experiment.canonical import canonical
-from runonce.experiment.manifest import FORMAT, Commit
-from runonce.experiment.seal import sealed
+from runonce.experiment.manifest import Commit
+from runonce.experiment.seal import write_record
 from runonce.store.backend import (
     Backend,
     commit_name,
@@ -57,14 +56,8 @@ def retract(backend: Backend, commit: Commit, etag: str, *, with_shards: bool) -
 
 def keep_for_a_grace(backend: Backend, commit: Commit) -> None:
     """Whoever reads the result at this moment has one grace to finish."""
-    record = {
-        "format": FORMAT,
-        "kind": "removed",
-        "cacheKey": commit.cache_key,
-        "manifest": commit.manifest,
-        "nonce": uuid.uuid4().hex,
-    }
-    backend.put(removed_name(commit.cache_key, commit.manifest), sealed(canonical(record)))
+    record = write_record("removed", cacheKey=commit.cache_key, manifest=commit.manifest, nonce=uuid.uuid4().hex)
+    backend.put(removed_name(commit.cache_key, commit.manifest), record)
 
 
 def is_checkpoint(name: str) -> bool:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runonce.errors import Fault, InputError
-from runonce.experiment.canonical import canonical, parse
-from runonce.experiment.seal import SEAL, sealed, unsealed
+from runonce.experiment.canonical import canonical
+from runonce.experiment.seal import SEAL, read_record, sealed, unsealed
 
 ALGORITHM = "hmac-sha256"
 
@@ -110,7 +110,7 @@ def read_keyring(path: Path | None, *, required: bool) -> Keyring:
 
 def _split(record: bytes) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
     """What is signed, and the signature. The record has been decoded before, so it is a JSON object."""
-    content = dict(parse(unsealed(record)))
+    content = dict(read_record(record))
     content.pop(SEAL, None)  # of one that was written over by hand
     signature = content.pop(_FIELD, None)
     return content, signature if isinstance(signature, dict) or signature is None else {}

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 
 from runonce.errors import Damaged
-from runonce.experiment.canonical import canonical, parse
 from runonce.experiment.manifest import File
-from runonce.experiment.seal import sealed, unsealed
+from runonce.experiment.seal import read_record, write_record
 from runonce.store.backend import Backend, shard_prefix
 from runonce.store.publish import store_file
 from runonce.store.restore import restore_file
@@ -64,15 +63,10 @@ class Checkpoints:
             stored.append(store_file(self._backend, path, name=f"{name}.pt"))
             path.unlink()
         stored += [store_file(self._backend, path, name=name) for name, path in files.items()]
-        record = {
-            "format": 1,
-            "kind": "checkpoint",
-            "step": step,
-            "index": self._index,
-            "files": [file.to_json() for file in stored],
-        }
         name = Step(step, boundary, self._total, self._attempt).name(self._index)
-        self._backend.put(self._prefix + name, sealed(canonical(record)))
+        entries = [file.to_json() for file in stored]
+        record = write_record("checkpoint", step=step, index=self._index, files=entries)
+        self._backend.put(self._prefix + name, record)
         self._forget()
 
     def newest(self, *, of_any_total: bool = False) -> Iterator[Step]:
@@ -101,7 +95,7 @@ class Checkpoints:
         if found is None:
             raise Damaged(f"{record_name} is gone from {self._backend.url}.")
         try:
-            files = {file.path: file for file in map(File.from_json, parse(unsealed(found[0]))["files"])}
+            files = {file.path: file for file in map(File.from_json, read_record(found[0])["files"])}
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{record_name} is damaged: {error!r}.") from error
         if name not in files:

@@ -74,6 +74,7 @@ class Process:
     output: Path
     scratch: Path
     backend: Backend
+    checkpoint_s: float
 
     def shard(self, *, metrics: Mapping[str, tuple[float, int]], facts: Mapping[str, Any]) -> Shard:
         contract = self.contract
@@ -142,6 +143,7 @@ def _process(scratch: Path) -> Process:
         output=_output(scratch),
         scratch=scratch,
         backend=Patient(open_backend(contract, os.environ), patience_s=_seconds(PATIENCE, PATIENCE_S)),
+        checkpoint_s=_seconds(CHECKPOINT_SECONDS, 60.0),
     )
 
 
@@ -176,8 +178,9 @@ def _work(process: Process, stop: StopRequest) -> int:
             index=process.index,
         )
         _collect_again()
-        every_s = _seconds(CHECKPOINT_SECONDS, 60.0)
-        code, facts = run_command(process.spec, saved, process.output, inputs, process.scratch, stop, every_s)
+        code, facts = run_command(
+            process.spec, saved, process.output, inputs, process.scratch, stop, process.checkpoint_s
+        )
         metrics = logged(process.output, mode=contract.mode, index=process.index)
     else:
         code, metrics, facts = _run_config(process, inputs, stop)
@@ -238,7 +241,7 @@ def _run_config(
         scratch=process.scratch,
         stop=stop,
         beat=watch.beat,
-        checkpoint_s=_seconds(CHECKPOINT_SECONDS, 60.0),
+        checkpoint_s=process.checkpoint_s,
         quick=contract.quick,
     )
     code_here.check()

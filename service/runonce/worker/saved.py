@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runonce.errors import Damaged, InputError, StoreError
-from runonce.experiment.canonical import canonical, parse
 from runonce.experiment.manifest import File
-from runonce.experiment.seal import sealed, unsealed
+from runonce.experiment.seal import read_record, write_record
 from runonce.store.backend import Backend, shard_prefix
 from runonce.store.publish import store_files
 from runonce.store.restore import restore_files
@@ -67,8 +66,7 @@ class SavedFolder:
                 print(f"warning: the checkpoint folder was not saved: {error}", file=sys.stderr, flush=True)
 
     def _record(self, files: tuple[File, ...]) -> None:
-        record = {"format": 1, "kind": "folder", "files": [file.to_json() for file in files]}
-        self._backend.put(self._name, sealed(canonical(record)))
+        self._backend.put(self._name, write_record("folder", files=[file.to_json() for file in files]))
 
     def restore(self, folder: Path) -> None:
         """Fill the folder, or leave it empty where nothing was saved, or what was saved is damaged."""
@@ -76,7 +74,7 @@ class SavedFolder:
         if found is None:
             return
         try:
-            files = [File.from_json(file) for file in parse(unsealed(found[0]))["files"]]
+            files = [File.from_json(file) for file in read_record(found[0])["files"]]
             restore_files(self._backend, files, folder)
         except (Damaged, ValueError, KeyError, TypeError):
             for path in sorted(folder.rglob("*"), reverse=True):
