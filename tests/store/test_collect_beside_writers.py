@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pytest
 from stored import EVERYTHING, key_of
 
 from runonce.api.hand_over import send_code
@@ -20,11 +21,12 @@ from runonce.experiment.manifest import Shard
 from runonce.store.backend import (
     GRACE_S,
     blob_name,
+    manifest_name,
     source_name,
 )
 from runonce.store.collect import Limits, clock, collect
 from runonce.store.commit import commit, probe
-from runonce.store.publish import publish_shard, store_files
+from runonce.store.publish import publish_shard, store_file, store_files
 from runonce.store.restore import read_manifest, restore
 
 
@@ -75,6 +77,31 @@ def test_versions_that_were_put_again_later_go_and_the_newest_stays(s3, tmp_path
     assert list(s3.superseded("b/")) == []
 
 
+@pytest.mark.parametrize("versions", [True, False])
+def test_what_is_stored_again_is_safe_from_a_collector_that_saw_it_before(s3, plain_s3, tmp_path, versions):
+    """Another collector has deleted the same bytes meanwhile, so it finds nothing older in the way."""
+    backend = s3 if versions else plain_s3
+    (tmp_path / "weights").write_text("the same bytes")
+    for write in (
+        lambda: store_file(backend, tmp_path / "weights"),
+        lambda: backend.put(manifest_name(key_of("m")), b"the same bytes"),
+    ):
+        write()
+        (seen,) = [*backend.list("b/"), *backend.list("m/")]
+        backend.delete(seen.name, version=seen.version)
+        assert backend.stat(seen.name) is None
+        write()
+        backend.delete(seen.name, version=seen.version)
+        assert backend.stat(seen.name).size == len(b"the same bytes")
+        backend.delete(seen.name, version=backend.stat(seen.name).version)
+
+
+def test_a_manifest_with_a_tail_reads_as_it_was_written(plain_s3):
+    name = manifest_name(key_of("m"))
+    plain_s3.put(name, b"as it is")
+    assert plain_s3.get(name)[0] == b"as it is"
+
+
 ROUNDS = int(os.environ.get("RUNONCE_ROUNDS", "30"))
 
 
@@ -92,9 +119,7 @@ def test_no_acknowledged_result_is_lost_to_collectors_in_s3(s3, plain_s3, tmp_pa
     while clock(s3) - youngest <= grace:
         time.sleep(0.2)
     done, deleted = threading.Event(), []
-    took: dict[
-        tuple[str, str], float
-    ] = {}  # longer than RENEW_S it must not be: the grace has to be longer than a publish
+    took: dict[tuple[str, str], float] = {}  # not longer than RENEW_S: the grace has to be longer than a publish
 
     def work(backend) -> None:
         for label in random.Random(0).sample(labels, len(labels)):

@@ -67,7 +67,7 @@ def _checks(backend: Backend, name: str) -> list[Check]:
         _check(
             "tell the same bytes put again from the old ones (versions)",
             backend.keeps_versions(),
-            otherwise="old bytes that are stored again get a random end, and gc deletes by If-Match",
+            otherwise="what is named by its content gets a random end, and gc deletes by If-Match",
         ),
     ]
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -26,7 +26,7 @@ from runonce.store.s3_client import TRIES, connect, wait
 from runonce.store.s3_errors import BAD_DIGEST, CONFLICT, code_of, named_errors, status_of, was_retried
 from runonce.store.s3_read import SIZE, content_size, get_whole, stream
 from runonce.store.signing import NO_KEYS, Keyring
-from runonce.store.spans import Span, SpanReader, digest_of, write_whole
+from runonce.store.spans import Span, SpanReader, digest_of, digests_of, write_whole
 
 BLOB_SIZE = 64 << 20
 
@@ -52,6 +52,7 @@ class S3Backend:
         self._buckets_seen: set[str] = set()
         self._first_look = threading.RLock()
         self._trusted = False
+        self._keeps_versions = False  # until an answer has shown one
 
     def get(self, name: str) -> tuple[bytes, str] | None:
         with self._errors("read", name):
@@ -66,11 +67,17 @@ class S3Backend:
             self._require_conditions()
             if self._location.conditions == "ignored":
                 self._check_first(name, create, if_match)
-        attempt = 0
+        attempt, tail = 0, self._tail(name)
+        metadata = {SIZE: str(len(data))} if tail else {}
+        body, checksum = data + tail, _checksum(data + tail)
         with self._errors("write", name):
             while True:
                 try:
-                    return self._client.put_object(**at, Body=data, ChecksumSHA256=_checksum(data), **condition)["ETag"]
+                    answer = self._client.put_object(
+                        **at, Body=body, ChecksumSHA256=checksum, Metadata=metadata, **condition
+                    )
+                    self._learn(name, answer)
+                    return answer["ETag"]
                 except ClientError as error:
                     if status_of(error) == 412 or (if_match is not None and status_of(error) == 404):
                         return self._conditional(name, data, create, error, tried=bool(attempt))
@@ -138,29 +145,30 @@ class S3Backend:
         self.put_spans(name, [Span(path, 0, path.stat().st_size)], sha256=sha256)
 
     def put_spans(self, name: str, spans: Sequence[Span], *, sha256: str) -> None:
-        size, tail = sum(span.size for span in spans), b""
-        checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
-        metadata: dict[str, str] = {}
+        size = sum(span.size for span in spans)
         with self._errors("write", name):
             found = self._head(name)
             if found is not None and content_size(found) == size and _age(found) < RENEW_S and not self.renew_all:
                 return
-            if found is not None and "VersionId" not in found:
-                # Without versions the ETag alone tells a renewed object from an old one, so its bytes have to differ.
-                tail, metadata = uuid.uuid4().bytes, {SIZE: str(size)}
-                if digest_of(spans) != sha256:
+            self._learn(name, found or {})
+            tail, digest, metadata = self._tail(name), sha256, dict[str, str]()
+            if tail:
+                content, digest = digests_of(spans, tail)
+                if content != sha256:
                     raise _changed(spans, sha256)
-                checksum = base64.b64encode(bytes.fromhex(digest_of(spans, tail))).decode()
+                metadata = {SIZE: str(size)}
+            checksum = base64.b64encode(bytes.fromhex(digest)).decode()
             for attempt in range(TRIES):
                 with SpanReader(spans, tail) as body:
                     try:
-                        self._client.put_object(
+                        answer = self._client.put_object(
                             **self._at(name),
                             Body=cast(IO[bytes], body),
                             ContentLength=body.size,
                             ChecksumSHA256=checksum,
                             Metadata=metadata,
                         )
+                        self._learn(name, answer)
                         return
                     except ClientError as error:
                         if code_of(error) not in (*CONFLICT, *BAD_DIGEST) or attempt + 1 == TRIES:
@@ -168,6 +176,19 @@ class S3Backend:
                         if digest_of(spans) != sha256:
                             raise _changed(spans, sha256) from error
                 wait(attempt)
+
+    def _tail(self, name: str) -> bytes:
+        """Random bytes behind what is named by its content, unless its bucket is known to keep versions.
+
+        Where the ETag alone tells an object from an earlier one, the same bytes put again must have another: else a
+        collector that has seen those that another one collected would delete these. None where no ETag is looked at.
+        """
+        useless = self._keeps_versions or self._location.conditions == "ignored"
+        return uuid.uuid4().bytes if name.startswith(CONTENT) and not useless else b""
+
+    def _learn(self, name: str, answer: Mapping[str, Any]) -> None:
+        if name.startswith(CONTENT) and answer.get("VersionId", "null") != "null":
+            self._keeps_versions = True
 
     def get_file(self, name: str, path: Path, *, sha256: str) -> None:
         with self._errors("read", name):

@@ -24,7 +24,7 @@ def get_whole(client: S3Client, at: dict[str, Any], what: str) -> tuple[bytes, s
     for attempt in range(TRIES):
         try:
             answer = client.get_object(**at, ChecksumMode="ENABLED")
-            return answer["Body"].read(), answer["ETag"]
+            return answer["Body"].read()[: content_size(answer)], answer["ETag"]
         except ClientError as error:
             if code_of(error) == "NoSuchKey":
                 return None

@@ -82,13 +82,20 @@ class SpanReader:
         self._next, self._left = self._next + 1, span.size
 
 
-def digest_of(spans: Sequence[Span], tail: bytes = b"") -> str:
+def digest_of(spans: Sequence[Span]) -> str:
     """SHA-256 of the bytes as they are now."""
+    return digests_of(spans, b"")[0]
+
+
+def digests_of(spans: Sequence[Span], tail: bytes) -> tuple[str, str]:
+    """The same, without and with the tail."""
     digest = hashlib.sha256()
-    with SpanReader(spans, tail) as reader:
+    with SpanReader(spans) as reader:
         while chunk := reader.read():
             digest.update(chunk)
-    return digest.hexdigest()
+    content = digest.hexdigest()
+    digest.update(tail)
+    return content, digest.hexdigest()
 
 
 def write_whole(chunks: Iterable[bytes], path: Path) -> None:
