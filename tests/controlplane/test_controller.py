@@ -206,6 +206,37 @@ def test_suspension_stops_the_pods_and_resume_goes_on(place):
     assert len(place.commits()) == 1
 
 
+def test_a_suspension_is_no_failure_however_slowly_pods_go(place):
+    place.start()
+    place.apply("paused")
+    place.kubelet.lingers_s = 1.5
+    with place.kubelet.playing(place.namespace, lambda pod: None):
+        place.until("paused", "Running")
+        for _ in range(2):
+            place.apply("paused", suspend=True)
+            place.until("paused", "Suspended")
+            wait_for("no pod", lambda: not place.kubelet.pods(place.namespace))
+            place.apply("paused", suspend=False)
+            place.until("paused", "Running")
+    mode = place.status("paused")["modes"]["train"]
+    assert (mode["attempt"], mode.get("disruptions", 0)) == (1, 0)
+
+
+def test_a_job_that_fails_as_it_is_suspended_is_replaced(place):
+    """It can never be Failed: the API server wants a start time for that, and suspension takes it away."""
+    place.start()
+    place.apply("paused", retries=1)
+    pods = place.pods(2)
+    for pod in pods:
+        place.kubelet.start(pod)
+    place.until("paused", "Running")
+    place.kubelet.end(pods[0], 1)
+    job = f"{place.jobs_path}/{place.job()['metadata']['name']}"
+    place.api.must("PATCH", job, {"spec": {"suspend": True}}, content="application/merge-patch+json")
+    with place.working():
+        assert place.until("paused", "Succeeded")["modes"]["train"]["attempt"] == 2
+
+
 def test_a_job_that_someone_deletes_is_made_again_after_its_pods_have_ended(place):
     place.start()
     place.apply("robbed")

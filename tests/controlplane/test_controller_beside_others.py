@@ -13,7 +13,7 @@ from recorder import Recorder
 
 MERGE = "application/merge-patch+json"
 STEP_S = 5.0
-PHASES = ["Pending", "Running", "Pending"]
+PHASES = ["Pending", "Running", "Pending", "Running"]
 
 
 class Others:
@@ -87,6 +87,7 @@ def test_ten_minutes_beside_other_managers_cost_no_needless_write(place, clock):
     place.apply("queued", queueName="research")
     wait_for("its Job in the status", lambda: place.status("queued").get("job"))
     others = Others(place, "queued")
+    place.kubelet.lingers_s = 1.5
     with place.kubelet.playing(place.namespace, lambda pod: None):
         live(clock, others, controller, 4)
         others.admit()
@@ -99,6 +100,8 @@ def test_ten_minutes_beside_other_managers_cost_no_needless_write(place, clock):
         controller._job_cache.informers[0].relist()  # as after a 410
         live(clock, others, controller, 3)
         assert place.job()["spec"]["suspend"] is True
+        others.admit()
+        place.until("queued", "Running")
     place.stop()
     made = writes(place, since)
     # Each phase, and the counts of its processes once more.

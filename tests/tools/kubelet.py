@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,8 @@ class Kubelet:
 
     def __init__(self, api: Api, node: str = "node-1") -> None:
         self._api, self.node = api, node
+        self.lingers_s = 0.0  # how long a pod that was deleted is seen as ended before it goes: volumes are let go of
+        self._ended: dict[str, float] = {}
         resources = {"cpu": "64", "memory": "256Gi", "pods": "1000", "nvidia.com/gpu": "64"}
         made = api.request("POST", "/api/v1/nodes", {"metadata": {"name": node}})
         assert made.status in (201, 409), made
@@ -104,7 +107,11 @@ class Kubelet:
     def _step(self, pod: Pod, ends: Callable[[Pod], int | None]) -> None:
         phase = pod.get("status", {}).get("phase", "Pending")
         if "deletionTimestamp" in pod["metadata"]:
-            self.remove(pod)
+            ended = self._ended.setdefault(pod["metadata"]["uid"], time.monotonic())
+            if phase not in ("Succeeded", "Failed"):
+                self.end(pod, 143)
+            if time.monotonic() - ended >= self.lingers_s:
+                self.remove(pod | {"status": {"phase": "Failed"}})
         elif phase == "Pending":
             self.start(pod)
         elif phase == "Running" and (code := ends(pod)) is not None:

@@ -185,6 +185,21 @@ def test_an_active_job_of_another_is_joined():
     assert decide(wanted(), Seen(job=job(owners=(OTHER,)))) == Join("u")
 
 
+def test_a_suspended_job_that_cannot_end_is_replaced():
+    """Failing and without a start time: the API server never lets it be Failed, so nobody waits for that."""
+    stuck = job(failing=True, suspended=True, failures=(failure(None, "DisruptionTarget"),))
+    decision = decide(wanted(), Seen(job=stuck))
+    assert isinstance(decision, Record)
+    assert isinstance(decide(wanted(), Seen(job=replace(stuck, round=decision.round))), Replace)
+    assert isinstance(decide(wanted(), Seen(job=replace(stuck, owners=(OTHER,)))), Replace)
+    assert isinstance(decide(wanted(), Seen(job=replace(stuck, active=1, round=decision.round))), Wait)
+
+
+def test_a_failing_job_is_not_suspended():
+    failing = job(failing=True, failures=(failure(1),))
+    assert isinstance(decide(wanted(suspend=True), Seen(job=failing)), Pause)
+
+
 def test_a_failing_job_of_another_is_not_joined():
     assert isinstance(decide(wanted(), Seen(job=job(owners=(OTHER,), failing=True))), Wait)
 

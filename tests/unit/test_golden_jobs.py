@@ -28,7 +28,7 @@ def gpus(number: int, resource: str = GPU) -> dict[str, Any]:
 COUPLED = {
     "spec.backoffLimit": 0,
     "spec.backoffLimitPerIndex": NONE,
-    "rules": ["FailJob DisruptionTarget", "FailJob NotIn 0"],
+    "rules": [],
     f"{POD}.subdomain": "runonce-pods",
 }
 INDEPENDENT = {
@@ -141,7 +141,7 @@ def views(job: dict[str, Any]) -> dict[str, Any]:
         "env": {one["name"]: one.get("value") for one in worker["env"]},
         "volumes": {one["name"]: {k: v for k, v in one.items() if k != "name"} for one in pod["volumes"]},
         "mounts": {one["name"]: one["mountPath"] for one in worker["volumeMounts"]},
-        "rules": [rule(one) for one in job["spec"]["podFailurePolicy"]["rules"]],
+        "rules": [rule(one) for one in job["spec"].get("podFailurePolicy", {"rules": []})["rules"]],
     }
 
 

@@ -212,7 +212,7 @@ def _suspended(wanted: Wanted, seen: Seen) -> Decision:
     if job is not None and job.phase == "active" and wanted.owner in job.owners:
         if job.queued:
             return Leave(job.uid)  # its `suspend` is the queue's
-        if not job.suspended and not seen.others_want:
+        if not (job.suspended or job.failing or seen.others_want):
             return Suspend(job.uid, True)
     return Pause("spec.suspend is true")
 
@@ -246,6 +246,9 @@ def _after_deletion(wanted: Wanted, lost: Round) -> Decision:
 
 
 def _while_active(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
+    if job.failing and job.suspended and not job.active:
+        # It stays so: the API server refuses a failed Job without a start time, and suspension takes that away.
+        return _after_end(wanted, seen, job)
     if wanted.owner not in job.owners:
         if job.failing:
             return Wait(f"{job.name} is failing", "Failing")

@@ -249,7 +249,9 @@ class KubeJobs:
         if "object is being deleted" in str(error):
             return StillEnding(f"{plan.name} is being deleted.")
         found = self._look(plan.name)
-        if found is not None and found.metadata.labels.get(MANAGED_BY) != OURS:
+        if found is None:  # it went between the two looks that the API server itself takes before it says so
+            return StillEnding(f"{plan.name} has only just been deleted.")
+        if found.metadata.labels.get(MANAGED_BY) != OURS:
             if found.metadata.annotations.get(CACHE_KEY) == plan.cache_key:
                 self._mark_ours(found)
             else:

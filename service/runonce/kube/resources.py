@@ -116,11 +116,11 @@ def _labels(plan: JobPlan) -> dict[str, str]:
 
 
 def _coupled() -> Object:
-    """Any lost rank fails all; the next attempt is another Job. The message then names the pod and its code."""
-    return {
-        "backoffLimit": 0,
-        "podFailurePolicy": {"rules": [_disrupted("FailJob"), _exits("FailJob", "NotIn", 0)]},
-    }
+    """Any lost rank fails all; the next attempt is another Job.
+
+    No podFailurePolicy: it would count the pods that a suspension ends, and so fail each Job that a queue takes back.
+    """
+    return {"backoffLimit": 0}
 
 
 def _independent(retries: int) -> Object:
