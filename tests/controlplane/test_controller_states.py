@@ -295,6 +295,7 @@ def deleted(stage: Stage) -> None:
     stage.later(6)
     stage.sees("Pending", "Ending")
     stage.clear()
+    stage.rows.append(("Pending", "NextAttempt", 2))  # said before the next Job is made
     stage.sees("Pending", "JobCreated", attempt=2)
 
 
@@ -320,7 +321,7 @@ STORIES: dict[Callable[[Stage], None], int] = {
     queued: 4,
     refused: 3,
     without_image: 4,
-    deleted: 4,
+    deleted: 5,
     two_modes: 3,
 }
 

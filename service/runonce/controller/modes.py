@@ -171,11 +171,15 @@ class Modes:
         self.after_s = seconds if self.after_s is None else min(self.after_s, seconds)
 
     def _close(self, wanted: ModeOf, due: rules.Decision) -> None:
-        """Before attempt N is deleted for N+1, the status says so; then a crash in between loses no charge."""
-        if not isinstance(due, rules.Replace):
+        """Before attempt N is deleted for N+1, the status says so; then a crash in between loses no charge.
+
+        Likewise where somebody deleted it: whoever reads an older status than that is told by the conflict.
+        """
+        before: ModeStatus = getattr(self._written.now.modes, wanted.mode) or ModeStatus()
+        lost = before.cache_key == wanted.cache_key and before.job_uid and isinstance(due, rules.Create)
+        if not (lost or isinstance(due, rules.Replace)):
             return
         job = self._jobs.get(wanted.job_name)
-        before: ModeStatus = getattr(self._written.now.modes, wanted.mode) or ModeStatus()
         before = before.model_copy(update={"cache_key": wanted.cache_key, "job": wanted.job_name})
         failures = job.failures if job is not None and self._owner in job.owners else ()
         text = mirrored(due.round, self._owner)
