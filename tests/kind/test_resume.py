@@ -18,7 +18,7 @@ def laptop(story, tmp_path):
 
 def test_a_lost_pod_costs_no_bit_of_the_weights(story, laptop, monkeypatch):
     often = {"RUNONCE_CHECKPOINT_S": "0.5"}
-    long = {"epochs": 400, "env": often, "retries": 0}
+    long = {"epochs": 120, "env": often, "retries": 0}
     laptop.submit(laptop.digits("whole", **long, cacheKeyExtra=[SALT, "whole"]))
     laptop.submit(laptop.digits("robbed", **long, cacheKeyExtra=[SALT, "robbed"]))
     for name, value in PLAIN.credentials().items():
