@@ -1,8 +1,11 @@
 """Training through the engine beside the same loop as a plain script: time, CPU time and memory, and what a checkpoint costs.
 
-Both run the model, data and loss of `training/measured.py`, which takes the times of both, on one thread a process. They
-take turns, so that a machine that slows down slows both; of one process each they run at the same time, each on a core
-of its own, and change places. A ratio is the median of the rounds' ratios.
+    bench_train.py [1] [2] [checkpoint] [gpu]
+
+Both run the model, data and loss of `training/measured.py`, which takes the times of both, on one thread a process. Of two
+processes they take turns. Of one process they run at the same time and share one core, which gives each its half in slices
+of milliseconds: a core that slows down slows both alike, whereas turns of seconds, or a core each, differed by a third from
+round to round. What counts then are the steps of each in the time in which both ran. A ratio is the median of the rounds'.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,12 @@ class Times:
     @property
     def step_s(self) -> float:
         return (self.at[-1] - self.at[0]) / (len(self.at) - 1)
+
+    def within(self, other: Times) -> Times:
+        """Its steps while the other was at its own too."""
+        begin, end = max(self.at[0], other.at[0]), min(self.at[-1], other.at[-1])
+        at = [moment for moment in self.at if begin <= moment <= end]
+        return replace(self, at=at)
 
     @property
     def stall_s(self) -> float:
@@ -119,17 +128,19 @@ def _finish(started: list[subprocess.Popen[bytes]], folder: Path) -> Times:
 
 
 def rounds(case: Case) -> list[tuple[Times, Times]]:
-    """(plain, engine) of each round; the first to run, or the core, changes from round to round."""
+    """(plain, engine) of each round; the first to run, or the core that they share, changes from round to round."""
     cores = sorted(os.sched_getaffinity(0))
     found = []
     for number in range(ROUNDS):
         sides: list[Callable[..., Times]] = [plain, engine]
         order = [0, 1] if number % 2 == 0 else [1, 0]
         sample = f"{case.processes} {number}"
-        if case.processes == 1 and case.device == "cpu" and not case.plain_saves and len(cores) > 1:
+        if case.processes == 1 and case.device == "cpu" and not case.plain_saves:
             with ThreadPoolExecutor() as pool:
-                running = [pool.submit(sides[side], case, {cores[order[side]]}, sample) for side in (0, 1)]
-                done = [one.result() for one in running]
+                shared = {cores[number % len(cores)]}
+                running = [pool.submit(sides[side], case, shared, sample) for side in order]
+                one, other = (running[order.index(side)].result() for side in (0, 1))
+            done = [one.within(other), other.within(one)]
         else:
             measured = {side: sides[side](case, set(cores), sample) for side in order}
             done = [measured[0], measured[1]]
@@ -175,13 +186,16 @@ def checkpoints(store: str = "") -> None:
 
 def main() -> None:
     steps = int(3000 * SCALE)
+    wanted = sys.argv[1:] or ["1", "2", "checkpoint", "gpu"]
     for processes in (1, 2):
-        title = f"{processes} process{'es' if processes > 1 else ''}"
-        loops(title, Case({"steps": steps}, processes=processes), target=1.03)
-    checkpoints()
-    if torch.cuda.is_available():
+        if str(processes) in wanted:
+            title = f"{processes} process{'es' if processes > 1 else ''}"
+            loops(title, Case({"steps": steps}, processes=processes), target=1.03)
+    if "checkpoint" in wanted:
+        checkpoints()
+    if "gpu" in wanted and torch.cuda.is_available():
         loops("a GPU", Case({"steps": steps, "width": 8192, "batch": 2048}, device="cuda"), target=1 / 0.98)
-    else:
+    elif "gpu" in wanted:
         print("a GPU: there is none here, so nothing was measured")
 
 
