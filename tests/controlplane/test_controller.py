@@ -6,7 +6,7 @@ import json
 
 import pytest
 from control_plane import wait_for
-from place import condition
+from place import condition, first_fails
 
 from runonce.kube.cluster import Signing
 from runonce.store.failures import newest_failure
@@ -84,10 +84,7 @@ def test_a_failed_attempt_is_charged_and_the_next_one_takes_its_name(place):
     place.start()
     place.apply("flaky", retries=1)
 
-    def once(pod):
-        return 0 if place.status("flaky")["modes"]["train"]["attempt"] == 2 else 3
-
-    with place.working(once):
+    with place.working(first_fails()):
         status = place.until("flaky", "Succeeded")
     assert status["modes"]["train"]["attempt"] == 2
     assert len(place.jobs()) == 1

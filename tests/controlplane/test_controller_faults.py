@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 from control_plane import ControlPlane, wait_for
 from kubelet import Kubelet
-from place import Place, grant
+from place import Place, first_fails, grant
 
 from runonce.controller import reconcile, waits
 from runonce.errors import Unreachable
@@ -265,15 +264,7 @@ def test_results_in_s3_are_made_and_hit_as_those_in_a_folder(place, weed):
     place.store = weed.url(f"t/{uuid.uuid4().hex}")
     place.start()
     place.apply("first", retries=1)
-    failed = threading.Event()
-
-    def once(pod):
-        if failed.is_set() and place.status("first")["modes"]["train"]["attempt"] == 2:
-            return 0
-        failed.set()
-        return 3
-
-    with place.working(once):
+    with place.working(first_fails()):
         assert place.until("first", "Succeeded")["modes"]["train"]["attempt"] == 2
     place.apply("second")
     status = place.until("second", "Succeeded")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from control_plane import wait_for
-from place import condition
+from place import condition, first_fails
 
 from runonce.controller import waits
 
@@ -30,13 +30,7 @@ def test_of_twenty_controllers_that_race_for_each_attempt_one_wins(place):
         place.start()
     place.apply("raced", retries=1)
 
-    seen = []
-
-    def fails_first(pod):
-        seen.append(pod["metadata"]["labels"]["batch.kubernetes.io/controller-uid"])
-        return 3 if seen[-1] == seen[0] else 0
-
-    with place.working(fails_first):
+    with place.working(first_fails()):
         status = place.until("raced", "Succeeded", within_s=120)
     assert status["modes"]["train"]["attempt"] == 2
     assert sum(json.loads(status["modes"]["train"]["round"])["charges"].values()) == 1
