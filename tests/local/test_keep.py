@@ -148,6 +148,34 @@ def test_a_removed_result_is_a_miss_and_made_anew(made):
     assert (again["train"]["cacheHit"], again["test"]["cacheHit"]) == (True, False)
 
 
+def test_a_pinned_result_is_neither_collected_nor_removed(made):
+    assert made.runonce("pin").err.startswith("no pins in ")
+    done = made.runonce("pin", "paper", "tiny", "--mode", "train", "-o", "json")
+    assert (done.code, done.json) == (0, [{"label": "paper", "cacheKeys": [made.keys["train"]]}])
+    aged = ("gc", "--delete", "--older-than", "0d", "--newest-too")
+    assert [one["mode"] for one in made.runonce(*aged, "-o", "json").json["results"]] == ["test"]
+    refused = made.runonce("rm", "tiny", "--yes")
+    assert (refused.code, "is pinned by paper" in refused.err) == (2, True)
+    moved = made.runonce("run", "tiny.yaml", "--overwrite", "-o", "json")
+    assert moved.code == 0, moved.err
+    assert made.runonce("pin", "paper", made.keys["test"][:8]).out.split()[-1] == made.keys["test"][:12]
+    assert [one["mode"] for one in made.runonce(*aged, "-o", "json").json["results"]] == []  # what test was made from
+    assert made.runonce("unpin", "paper").code == 0
+    assert {one["mode"] for one in made.runonce(*aged, "-o", "json").json["results"]} == {"train", "test"}
+
+
+def test_a_bad_pin_is_refused_with_the_way_out(made):
+    for words, told in (
+        (("pin", "paper"), "nothing is named that paper is to keep"),
+        (("pin", "../paper", "tiny"), "is no label"),
+        (("pin", "paper", "nothing"), "no result in"),
+        (("unpin", "paper"), "has the label paper"),
+    ):
+        done = made.runonce(*words)
+        assert (done.code, told in done.err) == (2, True), done.err
+    assert not (made.home / "store" / "p").exists() or not list((made.home / "store" / "p").iterdir())
+
+
 def test_a_flipped_byte_is_found_and_healed_by_the_next_run(made):
     assert made.runonce("verify").out == "nothing is damaged\n"
     blob = blob_of_train(made)

@@ -21,7 +21,6 @@ from runonce.store.backend import (
     failure_name,
     lease_name,
     manifest_name,
-    pin_name,
     removed_name,
     shard_prefix,
     source_name,
@@ -29,6 +28,7 @@ from runonce.store.backend import (
 from runonce.store.collect import DAY_S, Limits, collect
 from runonce.store.commit import commit, complete_attempt, probe
 from runonce.store.folder import FolderBackend
+from runonce.store.pins import pin, read_pins
 from runonce.store.publish import publish_shard, store_file, store_files
 from runonce.store.remove import remove
 from runonce.store.restore import read_manifest, restore
@@ -109,7 +109,8 @@ def test_a_pin_keeps_a_result_of_any_age(store):
     for label in ("a", "b"):
         store.result(label)
         store.age(DAY_S)
-    store.backend.put(pin_name("paper"), canonical({"format": 1, "kind": "pin", "cacheKey": key_of("a")}))
+    pin(store.backend, "paper", [key_of("a")])
+    assert read_pins(store.backend) == {"paper": [key_of("a")]}
     store.age(100 * DAY_S)
     collect(store.backend, Limits(retain=0.0, newest_too=True), delete=True)
     assert [store.restores(label) for label in ("a", "b")] == [True, False]

@@ -26,6 +26,8 @@ _COMMANDS = {
     "export": "export",
     "verify": "care",
     "rm": "keep",
+    "pin": "pin",
+    "unpin": "pin",
     "gc": "care",
     "version": "look",
     "store": "store",

@@ -23,6 +23,7 @@ from runonce.store.backend import Backend, listed
 from runonce.store.commit import DamagedCommit, probe
 from runonce.store.earlier import stem_of
 from runonce.store.find import is_prefix
+from runonce.store.pins import read_pins
 from runonce.store.restore import restore
 
 
@@ -194,6 +195,11 @@ def rm(results: Sequence[str], modes: Sequence[str], yes: bool, store: str | Non
 
     backend = open_given(store)
     commits = choose(backend, results, modes)
+    pinned = {key: label for label, keys in read_pins(backend).items() for key in keys}
+    for commit in commits:
+        if label := pinned.get(commit.cache_key):
+            what = f"{commit.cache_key[:12]} ({commit.name}, {commit.mode}) is pinned by {label}."
+            raise InputError.of("RESULT", what, f"`runonce unpin {label}` lets it go.")
     for commit in commits:
         click.echo("  ".join(_row(commit)[:3]), err=True)
     size = size_text(sum(commit.size for commit in commits))
