@@ -176,8 +176,8 @@ class Modes:
         Likewise where somebody deleted it: whoever reads an older status than that is told by the conflict.
         """
         before: ModeStatus = getattr(self._written.now.modes, wanted.mode) or ModeStatus()
-        lost = before.cache_key == wanted.cache_key and before.job_uid and isinstance(due, rules.Create)
-        if not (lost or isinstance(due, rules.Replace)):
+        lost = before.cache_key == wanted.cache_key and before.job_uid
+        if not (isinstance(due, rules.Replace) or (isinstance(due, rules.Create) and lost)):
             return
         job = self._jobs.get(wanted.job_name)
         before = before.model_copy(update={"cache_key": wanted.cache_key, "job": wanted.job_name})
