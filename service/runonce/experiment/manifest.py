@@ -19,7 +19,7 @@ OTHER_SHARDS = "shard-{index}"  # the folder that files of index > 0 get in the 
 _RESERVED = re.compile(r"shard-\d+(/|$)")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
     """`size` bytes at `offset` of the blob with this digest."""
 
@@ -28,7 +28,7 @@ class Part:
     size: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class File:
     """One artifact. path: relative, POSIX. parts: empty where the blob of the same digest is the whole file."""
 

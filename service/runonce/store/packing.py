@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from runonce.errors import Damaged
 from runonce.experiment.manifest import File, Part
 from runonce.store.backend import Backend, blob_name
 from runonce.store.moved import Tell, nobody
-from runonce.store.regions import Region, cut, pack
+from runonce.store.regions import SMALL, Region, cut, pack
 from runonce.store.spans import Span, digest_of
+
+GROUP = 64  # files at most that one thread hashes in a row
 
 
 def store_cut(
@@ -24,11 +26,11 @@ def store_cut(
 
     Raises Damaged for a file that somebody still writes.
     """
-    sources = [output / path for path in paths]
+    sources = [f"{output}/{path}" for path in paths]
     before = [_state(source) for source in sources]
     regions: list[Region] = []
     for number, source in enumerate(sources):
-        with source.open("rb") as file:
+        with open(source, "rb") as file:
             regions += cut(file, before[number][0], number=number, blob_size=blob_size)
     blobs = pack(regions, blob_size=blob_size)
     with ThreadPoolExecutor(backend.threads) as pool:
@@ -36,23 +38,44 @@ def store_cut(
         sent = [pool.submit(sender.send, blob) for blob in blobs]
         # A file that is one blob has that blob's digest; of all others the whole is read once more.
         alone = {blob[0].file for blob in blobs if len(blob) == 1 and blob[0].size == before[blob[0].file][0]}
-        whole = {
-            number: pool.submit(digest_of, [Span(source, 0, before[number][0])])
-            for number, source in enumerate(sources)
-            if number not in alone
-        }
+        others = [number for number in range(len(sources)) if number not in alone]
+        groups = list(_groups(others, [state[0] for state in before]))
+        whole = [
+            pool.submit(_digests, [Span(sources[number], 0, before[number][0]) for number in group]) for group in groups
+        ]
         digests = _results(sent)
-        totals = {number: future.result() for number, future in whole.items()}
+        totals: dict[int, str] = {}
+        for group, future in zip(groups, whole, strict=True):
+            totals.update(zip(group, future.result(), strict=True))
     for source, state in zip(sources, before, strict=True):
         if _state(source) != state:
             raise Damaged(f"{source} was changed while it was stored. Close it before the end of the run.")
     return _files(paths, [state[0] for state in before], blobs, digests, totals)
 
 
+def _groups(numbers: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Small files together: a future for each would be larger than all that is kept of the file."""
+    group: list[int] = []
+    size = 0
+    for number in numbers:
+        if group and (len(group) == GROUP or size + sizes[number] > SMALL):
+            yield group
+            group, size = [], 0
+        group.append(number)
+        size += sizes[number]
+    if group:
+        yield group
+
+
+def _digests(spans: Sequence[Span]) -> list[str]:
+    """Of each of these."""
+    return [digest_of([span]) for span in spans]
+
+
 class _Sender:
     """Hashes a blob and sends it, unless another thread has the same bytes in hand already."""
 
-    def __init__(self, backend: Backend, sources: Sequence[Path], moved: Tell) -> None:
+    def __init__(self, backend: Backend, sources: Sequence[str], moved: Tell) -> None:
         self._backend, self._sources, self._moved = backend, sources, moved
         self._lock, self._begun = threading.Lock(), set[str]()
 
@@ -101,6 +124,6 @@ def _files(
     return tuple(files)
 
 
-def _state(path: Path) -> tuple[int, int, int]:
+def _state(path: str) -> tuple[int, int, int]:
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns, found.st_ino

@@ -97,6 +97,8 @@ def check_path(path: str) -> None:
 class _Target:
     """A file that is renamed into place with its last part."""
 
+    __slots__ = ("_left", "_lock", "_path", "_temporary")
+
     def __init__(self, path: Path, parts: int) -> None:
         self._path, self._left = path, parts
         self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
