@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from runonce.errors import Damaged
@@ -20,9 +21,17 @@ GROUP = 64  # files at most that one thread hashes in a row
 
 
 def store_cut(
-    backend: Backend, output: Path, paths: Sequence[str], blob_size: int, *, moved: Tell = nobody
+    backend: Backend,
+    output: Path,
+    paths: Sequence[str],
+    blob_size: int,
+    *,
+    moved: Tell = nobody,
+    turns: AbstractContextManager[None] | None = None,
 ) -> tuple[File, ...]:
     """Store the files in blobs of at most `blob_size`; returns them in order, with where their bytes lie.
+
+    turns: what each thread is in while it works on a blob.
 
     Raises Damaged for a file that somebody still writes.
     """
@@ -34,14 +43,16 @@ def store_cut(
             regions += cut(file, before[number][0], number=number, blob_size=blob_size)
     blobs = pack(regions, blob_size=blob_size)
     with ThreadPoolExecutor(backend.threads) as pool:
-        sender = _Sender(backend, sources, moved)
+        turns = turns or nullcontext()
+        sender = _Sender(backend, sources, moved, turns)
         sent = [pool.submit(sender.send, blob) for blob in blobs]
         # A file that is one blob has that blob's digest; of all others the whole is read once more.
         alone = {blob[0].file for blob in blobs if len(blob) == 1 and blob[0].size == before[blob[0].file][0]}
         others = [number for number in range(len(sources)) if number not in alone]
         groups = list(_groups(others, [state[0] for state in before]))
         whole = [
-            pool.submit(_digests, [Span(sources[number], 0, before[number][0]) for number in group]) for group in groups
+            pool.submit(_digests, [Span(sources[number], 0, before[number][0]) for number in group], turns)
+            for group in groups
         ]
         digests = _results(sent)
         totals: dict[int, str] = {}
@@ -67,19 +78,26 @@ def _groups(numbers: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]
         yield group
 
 
-def _digests(spans: Sequence[Span]) -> list[str]:
+def _digests(spans: Sequence[Span], turns: AbstractContextManager[None]) -> list[str]:
     """Of each of these."""
-    return [digest_of([span]) for span in spans]
+    with turns:
+        return [digest_of([span]) for span in spans]
 
 
 class _Sender:
     """Hashes a blob and sends it, unless another thread has the same bytes in hand already."""
 
-    def __init__(self, backend: Backend, sources: Sequence[str], moved: Tell) -> None:
-        self._backend, self._sources, self._moved = backend, sources, moved
+    def __init__(
+        self, backend: Backend, sources: Sequence[str], moved: Tell, turns: AbstractContextManager[None]
+    ) -> None:
+        self._backend, self._sources, self._moved, self._turns = backend, sources, moved, turns
         self._lock, self._begun = threading.Lock(), set[str]()
 
     def send(self, blob: Sequence[Region]) -> str:
+        with self._turns:
+            return self._send(blob)
+
+    def _send(self, blob: Sequence[Region]) -> str:
         spans = [Span(self._sources[region.file], region.offset, region.size) for region in blob]
         digest = digest_of(spans)
         with self._lock:

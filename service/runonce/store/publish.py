@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,10 +43,12 @@ def store_files(backend: Backend, output: Path, *, moved: Tell = nobody) -> tupl
         return tuple(pool.map(lambda path: _store(backend, output, path, moved), paths))
 
 
-def store_file(backend: Backend, path: Path, *, name: str | None = None) -> File:
-    """Store one file, under its own name or another; what of it is there already is not sent."""
+def store_file(
+    backend: Backend, path: Path, *, name: str | None = None, turns: AbstractContextManager[None] | None = None
+) -> File:
+    """Store one file, under its own name or another; what of it is there already is not sent. turns: as `store_cut`."""
     if backend.blob_size is not None:
-        (file,) = store_cut(backend, path.parent, [path.name], backend.blob_size)
+        (file,) = store_cut(backend, path.parent, [path.name], backend.blob_size, turns=turns)
     else:
         file = _store(backend, path.parent, path.name)
     return replace(file, path=name or path.name)

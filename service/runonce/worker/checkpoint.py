@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,23 @@ class Checkpoints:
         self.keep = KEEP
 
     def save(
-        self, parts: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path], *, step: int, boundary: bool = False
+        self,
+        parts: Mapping[str, Mapping[str, Any]],
+        files: Mapping[str, Path],
+        *,
+        step: int,
+        boundary: bool = False,
+        turns: AbstractContextManager[None] | None = None,
     ) -> None:
-        """Write this process's states and files; the step counts when every process has written its own."""
+        """Write this process's states and files; the step counts when every process has written its own.
+
+        turns: what each thread that sends is in.
+        """
         stored = []
         for name, state in parts.items():
             path = self._scratch / f"saving-{name}.pt"
             torch.save(dict(state), path)
-            stored.append(store_file(self._backend, path, name=f"{name}.pt"))
+            stored.append(store_file(self._backend, path, name=f"{name}.pt", turns=turns))
             path.unlink()
         stored += [store_file(self._backend, path, name=name) for name, path in files.items()]
         name = Step(step, boundary, self._total, self._attempt).name(self._index)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from runonce.errors import Fault, InputError, StoreError
+from runonce.store.turns import Turns
 from runonce.worker.checkpoint import Checkpoints
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -22,6 +23,7 @@ class Saver:
     def __init__(self, checkpoints: Checkpoints, *, log: Path, scratch: Path) -> None:
         self._checkpoints, self._log, self._copy = checkpoints, log, scratch / log.name
         self._thread: threading.Thread | None = None
+        self._turns = Turns()
         self._failed: BaseException | None = None
 
     @property
@@ -39,7 +41,8 @@ class Saver:
             raise InputError(*faults)
         copies = {name: _copied(state) for name, state in parts.items()}
         size = self._log.stat().st_size if self._log.exists() else 0
-        arguments = (copies, size, step, boundary)
+        self._turns = Turns()
+        arguments = (copies, size, step, boundary, self._turns)
         self._thread = threading.Thread(target=self._write, args=arguments, name=f"checkpoint {step}", daemon=True)
         self._thread.start()
 
@@ -49,13 +52,13 @@ class Saver:
         if needed and self._failed is not None:
             raise self._failed
 
-    def _write(self, parts: Mapping[str, Any], log_size: int, step: int, boundary: bool) -> None:
+    def _write(self, parts: Mapping[str, Any], log_size: int, step: int, boundary: bool, turns: Turns) -> None:
         try:
             with self._copy.open("wb") as copy:
                 if log_size:
                     with self._log.open("rb") as log:
                         copy.write(log.read(log_size))
-            self._checkpoints.save(parts, {self._log.name: self._copy}, step=step, boundary=boundary)
+            self._checkpoints.save(parts, {self._log.name: self._copy}, step=step, boundary=boundary, turns=turns)
             self._failed = None
         except (StoreError, OSError) as error:
             self._failed = error
@@ -63,6 +66,7 @@ class Saver:
 
     def _wait(self) -> None:
         if self._thread is not None:
+            self._turns.hurry()  # nothing runs beside it any more
             self._thread.join()
             self._thread = None
 
