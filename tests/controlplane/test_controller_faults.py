@@ -212,7 +212,7 @@ def written(place, user: str, since: int) -> list[dict]:
 def rests(place, user: str) -> bool:
     """Whether it only renews its lease for a second."""
     since = place.position()
-    time.sleep(1)
+    time.sleep(1)  # that nothing is written in a while can only be seen in a while
     return all(call["objectRef"]["resource"] == "leases" for call in written(place, user, since))
 
 

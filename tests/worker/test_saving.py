@@ -61,6 +61,30 @@ def test_what_the_loop_changes_later_is_not_saved(saver, store, checkpoints):
     assert state["numbers"] == [1]
 
 
+def test_transfers_take_turns_until_somebody_waits_for_them(saver, checkpoints, monkeypatch):
+    both, alone = threading.Event(), threading.Event()
+
+    def save(parts, files, *, turns, **_):
+        def second():
+            with turns:
+                both.set()
+
+        with turns:
+            other = threading.Thread(target=second)
+            other.start()
+            if not both.wait(0.2):  # that it does not come can only be seen in a while
+                alone.set()
+            assert both.wait(60)
+        other.join()
+
+    monkeypatch.setattr(checkpoints, "save", save)
+    saver.save({"state": {}}, step=1)
+    assert alone.wait(60)
+    assert not both.is_set()
+    saver.close(needed=True)
+    assert both.is_set()
+
+
 def test_a_store_that_fails_is_told_of_and_tried_again(saver, store, checkpoints, capsys):
     store.open.set()
     store.fails = True

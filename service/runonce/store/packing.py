@@ -31,9 +31,7 @@ def store_cut(
 ) -> tuple[File, ...]:
     """Store the files in blobs of at most `blob_size`; returns them in order, with where their bytes lie.
 
-    turns: what each thread is in while it works on a blob.
-
-    Raises Damaged for a file that somebody still writes.
+    turns: what each thread is in while it works on a blob. Raises Damaged for a file that somebody still writes.
     """
     sources = [f"{output}/{path}" for path in paths]
     before = [_state(source) for source in sources]
@@ -94,17 +92,14 @@ class _Sender:
         self._lock, self._begun = threading.Lock(), set[str]()
 
     def send(self, blob: Sequence[Region]) -> str:
-        with self._turns:
-            return self._send(blob)
-
-    def _send(self, blob: Sequence[Region]) -> str:
         spans = [Span(self._sources[region.file], region.offset, region.size) for region in blob]
-        digest = digest_of(spans)
-        with self._lock:
-            begun = digest in self._begun
-            self._begun.add(digest)
-        if not begun:
-            self._backend.put_spans(blob_name(digest), spans, sha256=digest)
+        with self._turns:
+            digest = digest_of(spans)
+            with self._lock:
+                begun = digest in self._begun
+                self._begun.add(digest)
+            if not begun:
+                self._backend.put_spans(blob_name(digest), spans, sha256=digest)
         self._moved(sum(span.size for span in spans))
         return digest
 

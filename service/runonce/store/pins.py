@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection
 
 from runonce.errors import Damaged, InputError
-from runonce.experiment.canonical import canonical
-from runonce.store.backend import FORMAT, Backend, pin_name
+from runonce.experiment.seal import write_record
+from runonce.store.backend import Backend, pin_name
 from runonce.store.collect import check_record
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
@@ -15,8 +15,7 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 def pin(backend: Backend, label: str, cache_keys: Collection[str]) -> None:
     """From now on the label keeps the results of these keys, and of no others. Raises InputError for a bad label."""
-    value = {"format": FORMAT, "kind": "pin", "label": label, "cacheKeys": sorted(cache_keys)}
-    backend.put(_name(label), canonical(value))
+    backend.put(_name(label), write_record("pin", cacheKeys=sorted(cache_keys)))
 
 
 def unpin(backend: Backend, label: str) -> bool:
