@@ -24,6 +24,7 @@ RunonceError
 │   ├── JobExists       the name is taken
 │   ├── StillEnding     the name is a lock until the last process has ended
 │   ├── JobGone         no such Job, or another one under its name
+│   ├── JobNameTaken    by something that is no Job of the key; told to the user, and looked at again
 │   └── JobRefused      the API server will not have it; told to the user, and tried again
 └── ApiError            the API server did not do what it was asked
     ├── NotFound        404
@@ -223,6 +224,9 @@ class StillEnding(JobError): ...
 
 
 class JobGone(JobError): ...
+
+
+class JobNameTaken(JobError): ...
 
 
 class JobRefused(JobError): ...

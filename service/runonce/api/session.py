@@ -26,7 +26,7 @@ from runonce.experiment.job import Failure, Owner
 from runonce.experiment.phase import Phase
 from runonce.local.processes import LocalJobs
 from runonce.store.commit import DamagedCommit
-from runonce.store.earlier import nearest_earlier, shown_difference
+from runonce.store.earlier import nearest_earlier
 from runonce.store.lease import Leases
 
 STORE_POLL_S = 1.0  # between two looks into the store while a Job runs
@@ -182,11 +182,7 @@ class Session:
         earlier = nearest_earlier(
             self._context.backend, wanted.name, wanted.parts.to_json(), params, cache_key=wanted.cache_key
         )
-        if earlier is None:
-            return text
-        shown = "; ".join(shown_difference(difference) for difference in earlier.found[:3])
-        more = f"; and {len(earlier.found) - 3} more" if len(earlier.found) > 3 else ""
-        return f"{text}; nearest earlier result {earlier.cache_key[:12]}: {shown}{more}"
+        return text if earlier is None else f"{text}; {earlier}"
 
     def _failed(self, wanted: ModeOf, reason: str, failures: Sequence[Failure]) -> Outcome:
         first = failures[0]

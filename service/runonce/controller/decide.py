@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from runonce.experiment.blame import ENDED_WITH_GROUP, named
+from runonce.experiment.blame import ENDED_WITH_GROUP, OVERTIME, named
 from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, LOST_PEER, STOPPED
 from runonce.experiment.job import Failure, JobState, Owner, Round, Verdict
 from runonce.experiment.manifest import Commit, Shard
@@ -69,7 +69,7 @@ class Wanted:
 class Seen:
     """shards: a complete set of the Job's attempt, or without a Job of the newest unfinished round; None unless
     they are all there. unfinished: that round, without a Job. living: processes of the key outside of any Job.
-    others_want: another owner of the Job wants it to run. waited_s: since the Job was made, where nothing ran yet.
+    others_want: another owner of the Job wants it to run. waited_s: since its pods were due, where none ran yet.
     """
 
     commit: Commit | None = None
@@ -95,7 +95,10 @@ class Skip:
 
 @dataclass(frozen=True)
 class Block:
+    """Only somebody else can help. cause: CamelCase, for a condition."""
+
     reason: str
+    cause: str = "InputMissing"
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ def decide(wanted: Wanted, seen: Seen) -> Decision:
     if job is None:
         return _without_job(wanted, seen)
     if job.cache_key != wanted.cache_key:
-        return Fail("JobNameTaken", (Failure(index=-1, exit_code=None, reason=f"{job.name} has another key"),))
+        return Block(f"{job.name} is there, and is of another key: remove or rename it", "JobNameTaken")
     if job.phase == "ending":
         return Wait(f"{job.name} is being deleted", "Ending")
     if job.phase == "active":
@@ -379,7 +382,9 @@ def judge(failures: Sequence[Failure], *, coupled: bool, complete: bool = False)
     root = [code for failure, code in zip(failures, codes, strict=True) if failure.reason != ENDED_WITH_GROUP]
     if failures and not root:
         return "disrupted"  # all of them were told to end, and none ended first: someone deleted a pod
-    if root and all(code in (STOPPED, LOST_PEER) for code in root) and STOPPED in root:
+    # By a limit of the experiment's own it is told to end as by a machine that goes.
+    overtime = any(failure.reason == OVERTIME for failure in failures)
+    if not overtime and root and all(code in (STOPPED, LOST_PEER) for code in root) and STOPPED in root:
         return "disrupted"
     # Each index of an independent Job has had its own retries already.
     return "charged" if coupled else "final"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,10 @@ from runonce.controller import decide as rules
 from runonce.controller import waits
 from runonce.controller.decide import Earlier
 from runonce.controller.reconcile import DAMAGED, ModeOf, reconcile
-from runonce.controller.status import View, between_attempts, clip, closed
+from runonce.controller.status import View, between_attempts, clip, closed, why_missed
 from runonce.controller.world import World
 from runonce.controller.written import Written
+from runonce.errors import StoreError
 from runonce.experiment.contract import Input
 from runonce.experiment.job import JobState, Owner, job_name
 from runonce.experiment.machine import DEFAULT_GPU
@@ -21,6 +23,8 @@ from runonce.experiment.spec import RERUN, ExperimentSpec
 from runonce.experiment.status import ModeStatus
 from runonce.kube.job_state import decode_round, mirrored
 from runonce.kube.objects import ExperimentObject
+from runonce.store.backend import Backend
+from runonce.store.earlier import nearest_earlier, stem_of
 
 STEPS = 12  # decisions of one mode in one pass, before others have their turn
 _GO_ON = (rules.Publish, rules.Record, rules.Expire, rules.Leave, rules.Suspend)
@@ -59,9 +63,14 @@ class Modes:
             local=False,
             earlier=self._earlier(mode, key),
             others_want=self._others_want,
-            watched_s=lambda uid: self._world.waits.seconds(f"start {uid}"),
+            waited_s=self._waited_s(mode, key),
             gpu=profile.gpu_resource or DEFAULT_GPU,
         )
+
+    def _waited_s(self, mode: str, key: str) -> Callable[[JobState], float]:
+        status: ModeStatus | None = getattr(self._written.now.modes, mode)
+        ran = status is not None and status.cache_key == key and bool(status.start_time)
+        return lambda job: self._world.waits.for_start_s(job, now=self._world.api.now(), ran=ran)
 
     def _earlier(self, mode: str, key: str) -> Earlier | None:
         status: ModeStatus | None = getattr(self._written.now.modes, mode)
@@ -110,7 +119,24 @@ class Modes:
             leases.release(wanted.cache_key)
         elif mine and isinstance(decision, rules.Wait) and decision.cause == "Running":
             leases.hold(wanted.cache_key)  # an earlier controller's, which nobody renews any more
-        return self._view(wanted, decision, job if mine and not self._is_closed(wanted, job) else None)
+        view = self._view(wanted, decision, job if mine and not self._is_closed(wanted, job) else None)
+        if mine and job is not None and job.phase == "active" and not isinstance(decision, _FINAL):
+            return replace(view, missed=self._missed(wanted, backend))
+        return view
+
+    def _missed(self, wanted: ModeOf, backend: Backend) -> str:
+        """Why there was no result yet of what a Job makes; empty where the status says so already."""
+        before, mode = self._written.now, wanted.mode
+        status: ModeStatus | None = getattr(before.modes, mode)
+        if status is not None and status.cache_key == wanted.cache_key and why_missed(before).startswith(f"{mode}: "):
+            return ""
+        if wanted.tokens:
+            return f"{mode}: asked to be made anew"
+        parts, params = wanted.parts.to_json(), wanted.spec.hash_form(mode)
+        with contextlib.suppress(StoreError):  # it only explains
+            found = nearest_earlier(backend, wanted.name, parts, params, cache_key=wanted.cache_key)
+            return clip(f"{mode}: {found or f'no earlier result of {stem_of(wanted.name)}'}")
+        return ""
 
     def _is_closed(self, wanted: ModeOf, job: JobState | None) -> bool:
         """Whether the status tells of the attempt after this one already: a Job that is going says less."""
@@ -134,7 +160,7 @@ class Modes:
         if isinstance(decision, rules.Wait):
             return self._waiting(view, decision, wanted)
         uid = job.uid if job is not None else ""
-        self._world.waits.over(f"{self._namespace}/{wanted.job_name}", uid, f"start {uid}")
+        self._world.waits.over(f"{self._namespace}/{wanted.job_name}", uid, f"start {uid}", f"held {uid}")
         if isinstance(decision, rules.Hit):
             self._committed(wanted.cache_key, decision)
         elif isinstance(decision, rules.Block):
@@ -158,6 +184,7 @@ class Modes:
             self._owner,
             decision,
             view.job,
+            self._jobs.get(wanted.job_name),
             name=f"{self._namespace}/{view.job_name}",
             deadline_s=wanted.spec.start_deadline_seconds,
         )
@@ -179,6 +206,8 @@ class Modes:
         lost = before.cache_key == wanted.cache_key and before.job_uid
         if not (isinstance(due, rules.Replace) or (isinstance(due, rules.Create) and lost)):
             return
+        if isinstance(due, rules.Create):
+            self._jobs.must_be_gone(wanted.job_name, wanted.cache_key)  # else a later attempt is told of than there is
         job = self._jobs.get(wanted.job_name)
         before = before.model_copy(update={"cache_key": wanted.cache_key, "job": wanted.job_name})
         failures = job.failures if job is not None and self._owner in job.owners else ()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from runonce.controller import decide as rules
 from runonce.controller.decide import Decision, Earlier, Seen, Wanted
-from runonce.errors import JobExists, JobGone, JobRefused, StillEnding
+from runonce.errors import JobExists, JobGone, JobNameTaken, JobRefused, StillEnding
 from runonce.experiment.blame import HUNG
 from runonce.experiment.canonical import canonical, digest
 from runonce.experiment.contract import HEALING, Contract, Input
@@ -35,6 +33,7 @@ class ModeOf:
 
     inputs: None where one is missing. gpu: what a GPU is called on a cluster where the machine does not say it.
     earlier: what the status of the resource says. others_want: whether any of these owners wants the Job to run.
+    waited_s: how long a Job's pods have been due while none of them runs.
     """
 
     name: str
@@ -52,7 +51,7 @@ class ModeOf:
     earlier: Earlier | None = None
     others_want: Callable[[Sequence[Owner]], bool] = lambda owners: False
     quick: int = 0  # as in the contract
-    watched_s: Callable[[str], float] = lambda uid: math.inf  # since this process first saw a Job; clocks may jump
+    waited_s: Callable[[JobState], float] = lambda job: 0.0
 
     @property
     def job_name(self) -> str:
@@ -127,14 +126,16 @@ class ModeOf:
 # Beside the mode's machine parameters: what shapes its pods and is in no key.
 _OF_PODS = (
     "image", "imagePullSecrets", "profile", "resources", "nodeSelector", "tolerations", "envFrom", "volumes",
-    "serviceAccountName", "priorityClassName", "queueName", "store",
+    "serviceAccountName", "priorityClassName", "queueName", "store", "activeDeadlineSeconds",
 )  # fmt: skip
+_OF_INDEXES = ("retries",)  # of a group the controller counts them, and needs no other Job for it
 
 
 def machine_digest(spec: ExperimentSpec, mode: str) -> str:
     """Of what a Job's pods are made from, as it is written; an edit of it makes no other result."""
     written = spec.to_json()
-    given = {name: written[name] for name in _OF_PODS if name in written}
+    names = _OF_PODS if spec.shape(mode, local=True).coupled else _OF_PODS + _OF_INDEXES
+    given = {name: written[name] for name in names if name in written}
     return digest(given | {"machineParams": written.get("machineParams", {}).get(mode, {})})
 
 
@@ -163,6 +164,8 @@ def reconcile(
         return rules.Wait(f"{wanted.job_name} is being deleted", "Ending")
     except (JobExists, JobGone) as error:
         return rules.Wait(str(error), "Moved")  # the world moved on between the look and the deed; look again
+    except JobNameTaken as error:
+        return rules.Block(str(error), "JobNameTaken")
     except JobRefused as error:
         return rules.Wait(str(error), "JobRefused")
     return decision
@@ -238,22 +241,15 @@ def observe(wanted: ModeOf, asked: Wanted, jobs: Jobs, backend: Backend, told: C
         return Seen(commit=commit, etag=etag, job=job)
     if job is not None and job.phase in ("active", "ending"):
         others_want = wanted.others_want([owner for owner in job.owners if owner != wanted.owner])
-        waited_s = min(_waited_s(job), wanted.watched_s(job.uid))
+        waited_s = wanted.waited_s(job)
         return Seen(commit=commit, etag=etag, job=job, others_want=others_want, waited_s=waited_s)
     if job is not None:
         shards = complete_attempt(backend, wanted.cache_key, job.round.round, attempt=job.uid)
         return Seen(commit=commit, etag=etag, job=job, shards=shards)
     unfinished = newest_round(backend, wanted.cache_key, prefix=wanted.made_from, than=commit.round if commit else None)
     shards = complete_attempt(backend, wanted.cache_key, unfinished) if unfinished else None
-    living = tuple(process.name for process in jobs.living(wanted.cache_key))
+    living = tuple(map(str, jobs.living(wanted.cache_key)))
     return Seen(commit=commit, etag=etag, shards=shards, unfinished=unfinished, living=living)
-
-
-def _waited_s(job: JobState) -> float:
-    """Since the Job was made, where none of its processes has run yet and nobody holds it back."""
-    if not job.created or job.ready or job.succeeded or job.suspended:
-        return 0.0
-    return time.time() - datetime.fromisoformat(job.created).timestamp()
 
 
 def seen_commit(backend: Backend, cache_key: str, told: Callable[[DamagedCommit], None]) -> tuple[Commit | None, str]:

@@ -44,6 +44,7 @@ class View:
     gpus: int
     store: str
     round: str = ""  # JSON of the round that counts
+    missed: str = ""  # what its nearest earlier result differs in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,9 @@ def between_attempts(subject: Subject, mode: str, entry: ModeStatus, before: Sta
     modes = before.modes.model_copy(update={mode: entry})
     status = before.model_copy(update=changes | shown | {"modes": modes})
     as_of = replace(subject, generation=seen, accepted=accepted)
-    return status.model_copy(update={"conditions": conditions(as_of, status, Phase.PENDING, before)})
+    return status.model_copy(
+        update={"conditions": conditions(as_of, status, Phase.PENDING, before, why_missed(before))}
+    )
 
 
 def build_status(subject: Subject, views: Sequence[View], before: Status) -> Status:
@@ -180,10 +183,26 @@ def build_status(subject: Subject, views: Sequence[View], before: Status) -> Sta
         modes=ModeStatuses(**modes),
         history=_history(before, modes),
     )
-    return status.model_copy(update={"conditions": conditions(subject, status, phase, before)})
+    missed = next((view.missed for view in reversed(views) if view.missed), _still_missed(before, modes))
+    return status.model_copy(update={"conditions": conditions(subject, status, phase, before, missed)})
 
 
-def conditions(subject: Subject, status: Status, phase: Phase, before: Status) -> tuple[Condition, ...]:
+def why_missed(status: Status) -> str:
+    """`<mode>: <why it had to be made>`, of the mode of which it was looked for last."""
+    return next((known.message for known in status.conditions if known.type == "CacheHit"), "")
+
+
+def _still_missed(before: Status, modes: Mapping[str, ModeStatus]) -> str:
+    """What was said of it, as long as the mode that it is of has that key."""
+    missed = why_missed(before)
+    mode = missed.partition(":")[0]
+    old: ModeStatus | None = getattr(before.modes, mode, None) if mode in modes else None
+    return missed if old is not None and old.cache_key == modes[mode].cache_key else ""
+
+
+def conditions(
+    subject: Subject, status: Status, phase: Phase, before: Status, missed: str = ""
+) -> tuple[Condition, ...]:
     """What `kubectl wait`, kstatus and Argo CD go by; Reconciling and Stalled are there only when true."""
     shown = getattr(status.modes, status.mode, None) if status.mode else None
     reason = (shown.reason if shown is not None else "") or phase.value
@@ -201,8 +220,10 @@ def conditions(subject: Subject, status: Status, phase: Phase, before: Status) -
         ("Succeeded", "True" if phase is Phase.SUCCEEDED else "False", reason, message),
         ("Failed", "True" if phase is Phase.FAILED else "False", reason, message),
     ]
-    if status.cached is not None:
-        found.append(("CacheHit", "True" if status.cached else "False", "CacheHit" if status.cached else "Made", ""))
+    if status.cached:
+        found.append(("CacheHit", "True", "CacheHit", ""))
+    elif missed or status.cached is not None:
+        found.append(("CacheHit", "False", "Missed" if status.cached is None else "Made", missed))
     if subject.trouble or phase in (Phase.PENDING, Phase.RUNNING):
         found.append(("Reconciling", "True", reason, message))
     elif stalled:
@@ -282,8 +303,8 @@ def _reason(view: View, phase: Phase) -> str:
             return "CacheHit" if cached else "Succeeded"
         case rules.Skip():
             return "Skipped"
-        case rules.Block():
-            return "InputMissing"
+        case rules.Block(_, cause):
+            return cause
         case rules.Fail(reason, _):
             return reason
         case rules.Pause() | rules.Suspend(_, True):

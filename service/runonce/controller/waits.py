@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from runonce.controller.decide import Wait
 from runonce.controller.status import clip
@@ -14,6 +15,7 @@ from runonce.kube.jobs import KubeJobs
 PODS_AFTER_S = 5.0  # pods that are not there by then were refused, and those that do not run by then are asked why
 ASK_EVERY_S = 10.0
 ENDING_AFTER_S = 5.0  # a Job that takes longer to go is spoken of
+HELD_AFTER_S = 30.0  # and the pods by name that keep it from that
 POLL_S = 30.0  # where nothing that is watched would tell
 MOMENT_S = 1.0
 
@@ -47,19 +49,37 @@ class Waits:
         now = self._clock()
         return now - self._since.setdefault(what, now)
 
+    def for_start_s(self, job: JobState, *, now: float, ran: bool) -> float:
+        """How long its pods have been due, and none runs. now: Unix time by the clock that dates Jobs.
+
+        ran: some did before. Since when they do not is told by nobody, so it is what was seen of it here.
+        """
+        if not job.started or job.ready or job.succeeded or job.suspended:
+            self.over(f"start {job.uid}")
+            return 0.0
+        seen_s, due_s = self.seconds(f"start {job.uid}"), now - datetime.fromisoformat(job.started).timestamp()
+        return min(seen_s, due_s) if ran else due_s
+
     def over(self, *what: str) -> None:
         for one in what:
             self._since.pop(one, None)
             self._asked.pop(one, None)
 
     def look(
-        self, jobs: KubeJobs, owner: Owner, decision: Wait, job: JobState | None, *, name: str, deadline_s: int | None
+        self,
+        jobs: KubeJobs,
+        owner: Owner,
+        decision: Wait,
+        job: JobState | None,
+        there: JobState | None,
+        *,
+        name: str,
+        deadline_s: int | None,
     ) -> Waiting:
-        """job: where this owner has a part in it. name: of the Job, there or not, with its namespace.
-
-        deadline_s: how long its processes may take to start.
+        """job: where this owner has a part in it. there: whoever's it is. name: of the Job, there or not, with its
+        namespace. deadline_s: how long its processes may take to start.
         """
-        found = Waiting(why=decision)
+        found = self._held(Waiting(why=decision), jobs, there)
         if decision.cause == "Ending":
             found = replace(found, passing=self.seconds(name) < ENDING_AFTER_S)
         else:
@@ -82,15 +102,34 @@ class Waits:
         if job.failing or job.suspended or not (job.missing or job.ready < job.active):
             self.over(job.uid)
             return found
-        since_s = self.seconds(job.uid)
-        if since_s < PODS_AFTER_S:
-            return found.by(PODS_AFTER_S)
+        return self._ask(found, job.uid, PODS_AFTER_S, lambda since_s: _stuck(jobs, owner, job, since_s))
+
+    def _held(self, found: Waiting, jobs: KubeJobs, job: JobState | None) -> Waiting:
+        """Nothing more where no pod keeps the Job from its end, or from another pod, or not for long."""
+        if job is None:
+            return found
+        if not (job.failing or job.terminating or job.phase == "ending"):
+            self.over(f"held {job.uid}")
+            return found
+        return self._ask(found, f"held {job.uid}", HELD_AFTER_S, lambda _: _who(jobs, job))
+
+    def _ask(self, found: Waiting, what: str, after_s: float, ask: Callable[[float], Wait | None]) -> Waiting:
+        since_s = self.seconds(what)
+        if since_s < after_s:
+            return found.by(after_s)
         now = self._clock()
-        when, known = self._asked.get(job.uid, (None, None))
+        when, known = self._asked.get(what, (None, None))
         if when is None or now - when >= ASK_EVERY_S:
-            known = _stuck(jobs, owner, job, since_s)
-            self._asked[job.uid] = now, known
+            known = ask(since_s)
+            self._asked[what] = now, known
         return (found if known is None else replace(found, why=known)).by(POLL_S)
+
+
+def _who(jobs: KubeJobs, job: JobState) -> Wait | None:
+    """A node that went away without a word keeps its pods, and they their Job."""
+    pods = jobs.held_by(job)
+    more = f" (and {len(pods) - 1} more)" if len(pods) > 1 else ""
+    return Wait(clip(f"waits for pod {pods[0]}{more}"), "WaitingForPods") if pods else None
 
 
 def _stuck(jobs: KubeJobs, owner: Owner, job: JobState, since_s: float) -> Wait | None:

@@ -12,6 +12,7 @@ from runonce.experiment.job import Failure
 ENDED_WITH_GROUP = "EndedWithGroup"  # a coupled process that was told to end because another one had
 HUNG = "Hung"
 POD_LOST = "PodLost"
+OVERTIME = "DeadlineExceeded"
 
 _REASONS = {
     STOPPED: "Stopped",
@@ -38,7 +39,7 @@ def named(failure: Failure) -> tuple[str, str]:
     """(reason, text) as a condition shows them; the text is the last line where the worker could not say why."""
     tail = failure.log_tail.strip()
     found = list(_NAMED.finditer(tail))
-    if found and reason_of(failure.exit_code or 0) == failure.reason:
+    if found and failure.reason in (reason_of(failure.exit_code or 0), found[-1][1]):
         return found[-1][1], tail[found[-1].end() :].strip()
     return failure.reason, (tail.splitlines() or [""])[-1].strip()
 

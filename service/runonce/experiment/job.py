@@ -140,11 +140,17 @@ class JobPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """A process or pod that has not ended yet."""
+    """A process or pod that has not ended yet. node: where it runs. due: when it should have ended, as RFC 3339."""
 
     name: str
     index: int
     job_uid: str
+    node: str = ""
+    due: str = ""
+
+    def __str__(self) -> str:
+        where = f" on node {self.node}" if self.node else ""
+        return self.name + where + (f", which should have ended at {self.due}" if self.due else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +161,8 @@ class JobState:
     failing: the outcome is failure, but processes are still alive; the next attempt must wait for `failed`.
     failures: one for each process that did not end with 0, the root cause first where it is known.
     On a cluster too: ready: processes that run. missing: pods that are due and not there. ttl_s: after which it
-    vanishes. queued: whether a queue decides when it runs. created: when, as RFC 3339.
+    vanishes. queued: whether a queue decides when it runs. started: since when its pods are due, as RFC 3339.
+    terminating: pods that were told to end and have not.
     """
 
     name: str
@@ -174,7 +181,8 @@ class JobState:
     missing: int = 0
     ttl_s: int | None = None
     queued: bool = False
-    created: str = ""
+    started: str = ""
+    terminating: int = 0
 
 
 class Jobs(Protocol):
@@ -188,7 +196,7 @@ class Jobs(Protocol):
         """Processes or pods of the key that have not ended, whoever started them."""
 
     def create(self, plan: JobPlan) -> JobState:
-        """Raises `JobExists` when the name is taken, by whatever key."""
+        """Raises `JobExists` when the name is taken, `JobNameTaken` where that is seen to be by something else."""
 
     def replace(self, plan: JobPlan, *, uid: str) -> JobState:
         """Put the next attempt in the place of the Job `uid`. Raises `StillEnding`; never blocks."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from runonce.experiment.blame import ENDED_WITH_GROUP, ordered, reason_of
+from runonce.experiment.blame import ENDED_WITH_GROUP, OVERTIME, ordered, reason_of
 from runonce.experiment.contract import STOPPED
 from runonce.experiment.job import Failure, JobState, Owner, Round
 from runonce.experiment.spec import KIND
@@ -53,7 +53,8 @@ def job_state(job: JobObject, pods: Iterable[PodObject] = (), *, failures: tuple
         suspended=spec.suspend,
         ttl_s=spec.ttl_seconds_after_finished,
         queued=QUEUE in job.metadata.labels,
-        created=job.metadata.creation_timestamp,
+        started=status.start_time or "",
+        terminating=status.terminating,
     )
 
 
@@ -74,7 +75,7 @@ def _failures(job: JobObject, pods: list[PodObject], succeeded: tuple[int, ...],
         if coupled and not of_index.get(index):
             lost.append(Failure(index=index, exit_code=None, reason="PodLost"))
     found = list(ordered(found))
-    if reason == "DeadlineExceeded":
+    if reason == OVERTIME:
         found.insert(0, Failure(index=-1, exit_code=None, reason=reason))
         lost = []
     return (*found, *lost[:MAX_LOST])

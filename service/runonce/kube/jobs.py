@@ -12,7 +12,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runonce.errors import ApiError, Conflict, Invalid, JobExists, JobGone, JobRefused, NotFound, Refused, StillEnding
+from runonce.errors import (
+    ApiError,
+    Conflict,
+    Invalid,
+    JobExists,
+    JobGone,
+    JobNameTaken,
+    JobRefused,
+    NotFound,
+    Refused,
+    StillEnding,
+)
 from runonce.experiment.blame import merged, only_victims
 from runonce.experiment.job import Failure, JobPlan, JobState, Owner, Process, Round
 from runonce.kube.caches import Caches
@@ -78,10 +89,13 @@ class KubeJobs:
         if not pods:
             with self._lock:
                 self._suspects.discard(cache_key)
-        return [
-            Process(name=pod.metadata.name, index=index_of(pod), job_uid=pod.metadata.labels.get(_CONTROLLER_UID, ""))
-            for pod in pods
-        ]
+        return [_process(pod) for pod in pods]
+
+    def held_by(self, state: JobState) -> list[Process]:
+        """The pods that keep a Job from its end, or an index from its next pod: first those that were told to end."""
+        pods = [pod for pod in self._pods(f"{_CONTROLLER_UID}={state.uid}") if not pod.ended]
+        told = [pod for pod in pods if pod.metadata.deletion_timestamp]
+        return sorted(map(_process, told or pods), key=lambda process: (process.due, process.index))
 
     def suspect(self, cache_key: str) -> None:
         """A Job of the key is gone, and not by us: `kubectl delete job` lets go of the name before the pods end."""
@@ -245,18 +259,27 @@ class KubeJobs:
         if json.loads(answer.body).get("kind") == "Job":
             self._learn(answer)
 
-    def _taken(self, plan: JobPlan, error: Conflict) -> JobExists | StillEnding:
+    def _taken(self, plan: JobPlan, error: Conflict) -> JobExists | JobNameTaken | StillEnding:
         if "object is being deleted" in str(error):
             return StillEnding(f"{plan.name} is being deleted.")
-        found = self._look(plan.name)
-        if found is None:  # it went between the two looks that the API server itself takes before it says so
-            return StillEnding(f"{plan.name} has only just been deleted.")
+        # None: it went between the two looks that the API server itself takes before it says so.
+        return self._standing(plan.name, plan.cache_key) or StillEnding(f"{plan.name} has only just been deleted.")
+
+    def _standing(self, name: str, cache_key: str) -> JobExists | JobNameTaken | None:
+        """What is there under the name, past the cache, which sees it after this if it is of the key."""
+        found = self._look(name)
+        if found is None:
+            return None
+        if found.metadata.annotations.get(CACHE_KEY) != cache_key:
+            return JobNameTaken(f"{name} is there, and is no Job of key {cache_key[:12]}: remove or rename it.")
         if found.metadata.labels.get(MANAGED_BY) != OURS:
-            if found.metadata.annotations.get(CACHE_KEY) == plan.cache_key:
-                self._mark_ours(found)
-            else:
-                return JobExists(f"{plan.name} is there already, and none of ours.")
-        return JobExists(f"{plan.name} is there already.")
+            self._mark_ours(found)
+        return JobExists(f"{name} is there already.")
+
+    def must_be_gone(self, name: str, cache_key: str) -> None:
+        """Raises JobExists, JobNameTaken: a Job that lost its label is out of the cache's sight, and still there."""
+        if there := self._standing(name, cache_key):
+            raise there
 
     def _look(self, name: str) -> JobObject | None:
         """The Job as it is, past the cache."""
@@ -296,6 +319,16 @@ class KubeJobs:
                     "would lead elsewhere. Remove or rename it."
                 ) from None
         self._has_service = True
+
+
+def _process(pod: PodObject) -> Process:
+    return Process(
+        name=pod.metadata.name,
+        index=index_of(pod),
+        job_uid=pod.metadata.labels.get(_CONTROLLER_UID, ""),
+        node=pod.spec.node_name,
+        due=pod.metadata.deletion_timestamp or "",
+    )
 
 
 def _about(event: Mapping[str, Any], uid: str) -> bool:

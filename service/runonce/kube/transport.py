@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -60,6 +61,7 @@ class Api:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._credentials: tuple[float, dict[str, str]] = (0.0, {})  # until when, and what
+        self._dated: tuple[str, float] = ("", 0.0)  # the Date of the last answer, and when it came
         self.namespace = namespace
         self.host: str = given.host
         self.calls: CallCounter = CallCounter()
@@ -141,6 +143,13 @@ class Api:
             raise self._error("GET", path, raw)
         return Watch(raw, path)
 
+    def now(self) -> float:
+        """Unix time by the server's clock, which dates its objects; ours may be another, or jump."""
+        text, came = self._dated
+        if not text:
+            return time.time()
+        return parsedate_to_datetime(text).timestamp() + time.monotonic() - came
+
     def close(self) -> None:
         self._client.close()  # type: ignore[no-untyped-call]
 
@@ -164,7 +173,7 @@ class Api:
         url = f"{self.host}{path}" + (f"?{urlencode(query, quote_via=quote)}" if query else "")
         try:
             headers = {"Accept": _JSON, "User-Agent": "runonce"} | self._authorization()
-            return self._pool.request(
+            answer = self._pool.request(
                 method,
                 url,
                 body=None if body is None else json.dumps(body, separators=(",", ":")).encode(),
@@ -172,6 +181,8 @@ class Api:
                 timeout=urllib3.Timeout(connect=self._timeout_s, read=silence_s),
                 preload_content=False,
             )
+            self._dated = answer.headers.get("Date", ""), time.monotonic()
+            return answer
         except (urllib3.exceptions.HTTPError, OSError, ApiException) as error:
             raise Unreachable(f"{method} {path}: {self.host} does not answer: {error}.") from error
 

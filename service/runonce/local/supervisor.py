@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runonce.experiment.blame import ENDED_WITH_GROUP, ordered, reason_of
+from runonce.experiment.blame import ENDED_WITH_GROUP, OVERTIME, ordered, reason_of
 from runonce.experiment.contract import (
     ATTEMPT,
     CONFIGURATION,
@@ -237,7 +237,7 @@ class Supervisor(threading.Thread):
         limit = self._plan.active_deadline_s
         for child in self._children.values():
             if limit is not None and now - child.started > limit:
-                child.end("DeadlineExceeded", self._grace_s)
+                child.end(OVERTIME, self._grace_s)
             if now > child.kill_at or (self._hurry and child.ended_by):
                 child.kill()
 

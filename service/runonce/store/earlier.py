@@ -27,6 +27,11 @@ class Earlier:
     name: str
     found: list[Difference]
 
+    def __str__(self) -> str:
+        shown = "; ".join(map(shown_difference, self.found[:3]))
+        more = f"; and {len(self.found) - 3} more" if len(self.found) > 3 else ""
+        return f"nearest earlier result {self.cache_key[:12]}: {shown}{more}"
+
 
 def stem_of(name: str) -> str:
     """`digits` of `digits-3f9a12bc`; a name without such digits is its own."""

@@ -51,10 +51,10 @@ def run_command(
         program = _started(arguments, env)
         stop.pass_to(program)
         code = program.wait()
+    if stop.asked and code in (DONE, -signal.SIGTERM):
+        code = STOPPED  # told to end, it may have ended well halfway, or by the signal itself
     if code != DONE:
         saved.save(checkpoint)
-    if stop.asked and code == -signal.SIGTERM:
-        code = STOPPED  # it has no handler of its own, and its folder is saved
     return (128 - code if code < 0 else code), {"resolvedParams": dict(spec.params)}
 
 

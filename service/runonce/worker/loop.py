@@ -38,6 +38,7 @@ class StopRequest:
     def __init__(self, *, alone: bool = False) -> None:
         self.woken, self._wake = os.pipe()  # readable after SIGTERM, also while the loop hears of no signal
         self.asked = False  # by the machine
+        self.asked_at = 0.0  # Unix time
         self.told = False  # to the loop, which then ends early
         self._alone = alone
         self._program: subprocess.Popen[bytes] | None = None
@@ -55,7 +56,7 @@ class StopRequest:
             program.terminate()
 
     def _stop(self, _: int, __: FrameType | None) -> None:
-        self.asked = True
+        self.asked, self.asked_at = True, self.asked_at or time.time()
         if self._program is not None and self._alone:
             self._program.terminate()
 

@@ -26,7 +26,7 @@ from typing import Any
 import runonce
 from runonce.author import agree, entry
 from runonce.errors import Damaged, EntryError, Fault, InputError, LostPeer, NewerFormat, ParamsMutated, RunonceError
-from runonce.experiment.blame import error_line
+from runonce.experiment.blame import OVERTIME, error_line
 from runonce.experiment.canonical import parse
 from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.contract import (
@@ -60,6 +60,8 @@ from runonce.worker.ranks import rank_env
 from runonce.worker.saved import SavedFolder
 from runonce.worker.transfer import open_backend, publish, restore_inputs
 from runonce.worker.watch import Watch
+
+MOUNTED_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +103,28 @@ def main() -> int:
     beside = Path(os.environ[OUTPUT]).parent if OUTPUT in os.environ else None
     scratch = Path(tempfile.mkdtemp(prefix="runonce-", dir=beside))
     try:
-        return _work(_process(scratch), stop)
+        process = _process(scratch)
+        code = _work(process, stop)
+        if code == STOPPED and lifeline is None and _is_overtime(process.spec, stop.asked_at):
+            limit_s = process.spec.active_deadline_seconds
+            print(error_line(OVERTIME, f"it ran for spec.activeDeadlineSeconds, {limit_s} s."), file=sys.stderr)
+            return 1
+        return code
     except RunonceError as error:
         print(error_line(error.reason, error), file=sys.stderr)
         return _exit_code(error)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_overtime(spec: ExperimentSpec, asked_at: float) -> bool:
+    """Whether a pod was told to end because its time is over. Kubernetes would try it again for ever, as one that
+    had to leave its node. The kubelet counts from when it took the pod; it wrote this file right after that.
+    """
+    limit_s = spec.active_deadline_seconds
+    if limit_s is None:
+        return False
+    return asked_at - os.stat(os.environ[SPEC_FILE]).st_mtime > limit_s - min(MOUNTED_WITHIN_S, limit_s / 2)
 
 
 def _exit_code(error: RunonceError) -> int:
