@@ -21,6 +21,7 @@ from place import Place, first_fails, grant
 
 from runonce.controller import reconcile, waits
 from runonce.errors import Unreachable
+from runonce.kube import transport
 from runonce.kube.informer import Informer
 from runonce.kube.transport import Api, error_of
 
@@ -169,24 +170,52 @@ def test_a_clock_that_jumps_ends_nothing(place, monkeypatch, days):
     place.job()
     jumped = time.time
     clock = type("Clock", (), {"time": lambda: jumped() + days * 86400, "monotonic": time.monotonic})
-    monkeypatch.setattr(reconcile, "time", clock)
+    for module in (reconcile, transport, waits):
+        monkeypatch.setattr(module, "time", clock)
     place.apply("jumped", startDeadlineSeconds=600, annotations={"look": "again"})
     with place.working():
         status = place.until("jumped", "Succeeded")
     assert status["modes"]["train"]["attempt"] == 1
 
 
-def test_a_start_deadline_is_counted_and_told(place, monkeypatch):
+class Later(Api):
+    """Of an API server that says it is an hour later."""
+
+    def now(self):
+        return super().now() + 3600
+
+
+def test_a_start_deadline_is_counted_by_the_servers_clock_and_over_a_restart(place, monkeypatch):
     monkeypatch.setattr(waits, "POLL_S", 0.5)
-    controller = place.start()
+    place.start()
     place.apply("late", startDeadlineSeconds=60)
     place.job()
-    fast = type("Clock", (), {"time": lambda: 1e12, "monotonic": lambda: time.monotonic() * 1000})
-    monkeypatch.setattr(reconcile, "time", fast)
-    monkeypatch.setattr(controller._world.waits, "_clock", fast.monotonic)
-    with place.kubelet.playing(place.namespace, lambda pod: None, every_s=1000):
-        status = place.until("late", "Failed")
+    place.stop()
+    place.client = Later
+    back = type("Clock", (), {"time": lambda: 0.0, "monotonic": time.monotonic})
+    monkeypatch.setattr(reconcile, "time", back)
+    place.start()
+    status = place.until("late", "Failed")
     assert status["modes"]["train"]["reason"] == "StartDeadlineExceeded"
+
+
+def test_a_start_deadline_is_none_for_pods_that_ran_before(place, monkeypatch):
+    """An index whose pod was evicted after hours has no time from the start of its Job."""
+    monkeypatch.setattr(waits, "POLL_S", 0.2)
+    place.client = Later
+    place.apply("evicted", startDeadlineSeconds=3700, machineParams={"train": {"nprocesses": 1, "coupled": False}})
+    place.start()
+    (pod,) = place.pods(1)
+    place.kubelet.start(pod)
+    place.until("evicted", "Running")
+    monkeypatch.setattr(Later, "now", lambda self: Api.now(self) + 7200)
+    place.kubelet.disrupt(pod)
+    place.api.must("DELETE", f"/api/v1/namespaces/{place.namespace}/pods/{pod['metadata']['name']}")
+    place.kubelet.remove(place.api.get(f"/api/v1/namespaces/{place.namespace}/pods/{pod['metadata']['name']}"))
+    place.until("evicted", "Pending")
+    with place.working():
+        status = place.until("evicted", "Succeeded")
+    assert status["modes"]["train"]["attempt"] == 1
 
 
 @contextlib.contextmanager

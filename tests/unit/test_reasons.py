@@ -28,7 +28,7 @@ OF_KUBERNETES = {  # what it says, and what is asked of it
 }  # fmt: skip
 OF_S3 = set(re.findall(r'"([A-Za-z0-9]+)"', (SERVICE / "store" / "s3_errors.py").read_text()))
 OF_FAILURES = {"PodLost", "SupervisorLost", "EndedWithGroup", "Stopped", "ShardsMissing", "AttemptFailed", "OOMKilled"}
-OTHERS = {"Made", "Content", "Invalid", "NextAttempt", "Failing", "Moved"}  # told in passing, or no condition's
+OTHERS = {"Content", "Invalid", "NextAttempt", "Moved"}  # told in passing, or no condition's
 
 
 def words(path: Path) -> Iterator[str]:
