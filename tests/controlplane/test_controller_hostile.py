@@ -7,6 +7,7 @@ import threading
 
 from control_plane import wait_for
 from place import Place, condition, publish
+from recorder import Recorder
 
 from runonce.errors import Unreachable
 from runonce.experiment.manifest import Commit
@@ -177,7 +178,7 @@ def test_what_users_do_to_our_job_is_neither_fought_nor_believed(place):
     job = place.job()
     path = f"{place.jobs_path}/{job['metadata']['name']}"
     wait_for("its word", lambda: place.status("touched").get("job"))
-    since = place.position()
+    since, recorder = place.position(), Recorder(place.plane, place.experiments)
     edits = {"metadata": {"labels": {"team": "b", "runonce.dev/experiment": None}}, "spec": {"parallelism": 1}}
     place.api.must("PATCH", path, edits, content=MERGE)
     place.api.must("PATCH", path, {"metadata": {"labels": {"app.kubernetes.io/managed-by": None}}}, content=MERGE)
@@ -187,6 +188,10 @@ def test_what_users_do_to_our_job_is_neither_fought_nor_believed(place):
         place.until("touched", "Succeeded")
     assert made(place, since).count(201) == 0
     assert place.job()["metadata"]["uid"] == job["metadata"]["uid"]
+    # And no status told of an attempt after it: a Job out of sight is looked for before that is written.
+    trains = [found["status"]["modes"]["train"] for _, found in recorder.close() if found.get("status")]
+    assert {train["attempt"] for train in trains} == {1}
+    assert all(train.get("jobUid") == job["metadata"]["uid"] for train in trains)
 
 
 def env(pod, name: str) -> str:
