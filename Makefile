@@ -80,7 +80,7 @@ built: ## the images, built; needs a Docker engine alone. BASE_IMAGE=, TORCH=, T
 images: built ## the images, built and measured
 	@docker image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep 'runonce-dev/'
 
-image-tests: $(VENV)/ready ## the images that were built, tested as restricted pods run them
+image-tests: $(VENV)/ready ## the images that were built, tested as restricted pods run them. REGISTRY=
 	RUNONCE_IMAGES=1 $(RUN) pytest -q tests/images
 
 kind: $(VENV)/ready built ## experiments in a real cluster, made and removed; needs kind and helm too. KIND_NODE_IMAGE=

@@ -54,7 +54,7 @@ def docker() -> str:
 
 @pytest.fixture(scope="session", params=["controller", "worker"])
 def image(request, docker) -> Image:
-    made = Image(docker, f"runonce-dev/{request.param}:{runonce.__version__}")
+    made = Image(docker, f"{os.environ.get('REGISTRY', '')}runonce-dev/{request.param}:{runonce.__version__}")
     revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
     label = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
     if made.call("image", "inspect", "--format", label, made.name).stdout != revision.stdout:
