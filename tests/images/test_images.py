@@ -25,7 +25,7 @@ LARGEST = {"none": 250, "cpu": 1500, "cuda": 8000}  # megabytes, by TORCH=
 
 
 def name_of(image) -> str:
-    return str(image.name).partition("/")[2].partition(":")[0]
+    return str(image.name).rpartition("/")[2].partition(":")[0]
 
 
 def installed(image) -> dict[str, str]:
