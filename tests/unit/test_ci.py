@@ -64,12 +64,12 @@ def test_a_machine_without_a_cluster_says_what_was_not_run_and_is_green(machine,
     assert "called make kind" not in done.stdout
 
 
-def test_a_rig_that_fails_is_red_after_all_else_was_run(machine):
+def test_a_machine_on_which_the_rig_makes_no_engine_says_so_after_all_else_was_run(machine):
     done = machine(rig="echo no room >&2; exit 1")
-    assert done.returncode == 1
+    assert done.returncode == 0
     assert "called make demo" in done.stdout
     assert "no room" in done.stderr
-    assert "FAILED" in done.stdout.splitlines()[-1]
+    assert "NOT RUN on this machine: ../shared/rig/up failed" in done.stdout
 
 
 @pytest.mark.parametrize("broken", [{"kind": "exit 1"}, {"docker": "exit 1"}, {"without": "helm"}], ids=str)
