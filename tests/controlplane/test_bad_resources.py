@@ -141,6 +141,23 @@ def test_odd_characters_and_numbers_have_one_key_in_a_file_and_from_the_server(c
     assert stored.spec.keys() == parse_experiment(document.value).spec.keys()
 
 
+# Beside those of ODD what YAML, as which a server reads what is applied, has no place for or reads otherwise.
+ODDER = "🧪 \x01\x1b\x7f\x85\x9f \u2028 \ufeff\ufffe\uffff\U0010ffff"
+
+
+def test_odd_characters_go_through_submit_and_the_end_of_a_log_into_the_status(place, runonce, write):
+    place.start()
+    word = "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in ODDER)
+    done = runonce("submit", write("odd", "exit 3", change=("hello", f'"{word}"')))
+    assert done.returncode == 0, done.stderr
+    assert place.get("odd")["spec"]["params"] == {"word": ODDER}
+    (pod,) = place.pods(1)
+    place.kubelet.start(pod)
+    place.kubelet.end(pod, 3, message=f"{ODDER} <&> no such file\n")
+    failure = place.until("odd", "Failed")["modes"]["train"]["failure"]
+    assert failure["logTail"] == f"{ODDER} <&> no such file\n"
+
+
 def test_the_largest_params_pass_and_one_byte_more_is_the_readers_to_refuse(control_plane, namespace):
     room = 64 * 1024 - len('{"x":""}')
     stored = apply_and_get(control_plane, namespace, GOOD.replace("{lr: 0.1}", f"{{x: {'a' * room}}}"))
