@@ -24,13 +24,13 @@ from runonce.store.url import open_store
 GROUP = "/apis/runonce.dev/v1alpha1"
 
 
-def grant(plane: ControlPlane) -> None:
-    """The controller's rights, and no other."""
+def grant(plane: ControlPlane, user: str = CONTROLLER) -> None:
+    """To this user the controller's rights, and no other."""
     api = plane.api()
     role = {"metadata": {"name": "runonce"}, "rules": rules(RULES + LEASE_RULES)}
-    subject = {"kind": "User", "name": CONTROLLER, "apiGroup": "rbac.authorization.k8s.io"}
+    subject = {"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
     binding = {
-        "metadata": {"name": "runonce"},
+        "metadata": {"name": f"runonce-{user}"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "runonce"},
         "subjects": [subject],
     }
