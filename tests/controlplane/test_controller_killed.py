@@ -94,9 +94,9 @@ def overwritten(place: Place, name: str, lr: float) -> bool:
 
 
 def edited(place: Place, name: str, lr: float) -> bool:
-    """As soon as the first Job is there its key is edited away."""
+    """As soon as the status names the first Job its key is edited away."""
     spec, own = spec_of(place, name), jobs_of(place, name)
-    if spec["params"]["lr"] == lr and own:
+    if spec["params"]["lr"] == lr and place.status(name).get("job"):
         place.apply(name, params={"lr": lr + 0.5})
         return False
     return spec["params"]["lr"] != lr and place.phase(name) == "Succeeded" and len(own) == 1
@@ -224,20 +224,20 @@ STORIES = {
 }
 # How many moments each story has. A change of it is a change of what the controller writes: look at it.
 MOMENTS = {
-    "cold, with a time to live": 10,
-    "an attempt that fails": 16,
-    "a failure for good": 8,
-    "an eviction": 16,
-    "its Job deleted by hand": 11,
-    "made once more": 21,
-    "overwritten": 23,
-    "edited while it runs": 13,
-    "an edit that is refused, and corrected": 14,
-    "shared by two": 15,
-    "suspended and resumed": 15,
-    "queued, suspended and resumed": 16,
-    "train, then test": 16,
-    "an input that is damaged": 39,
+    "cold, with a time to live": (8,),
+    "an attempt that fails": (14,),
+    "a failure for good": (6,),
+    "an eviction": (14,),
+    "its Job deleted by hand": (9,),
+    "made once more": (17,),
+    "overwritten": (17, 19),  # two more where the old Job still has the name, which is news after an edit
+    "edited while it runs": (10,),
+    "an edit that is refused, and corrected": (12,),
+    "shared by two": (13,),
+    "suspended and resumed": (11,),
+    "queued, suspended and resumed": (11,),
+    "train, then test": (12,),
+    "an input that is damaged": (27,),
 }
 FIRST = next(iter(STORIES))
 
@@ -385,7 +385,7 @@ def test_a_controller_that_is_killed_anywhere_is_gone_on_from(place, doomed, tit
     print(f"{title}: {len(writes)} moments, {whole}")
     assert (whole.jobs, len(whole.results)) == (story.attempts, story.commits)
     assert all(mode["cacheHit"] is not True for said in whole.said.values() for mode in said["modes"].values())
-    assert len(writes) == MOMENTS[title], writes
+    assert len(writes) in MOMENTS[title], writes
     all_of_them = EVERYTHING or title == FIRST
     died = 0
     for die_at in count() if all_of_them else sorted(random.Random(title).sample(range(len(writes)), 2)):
@@ -395,13 +395,15 @@ def test_a_controller_that_is_killed_anywhere_is_gone_on_from(place, doomed, tit
         died += 1
         assert end == whole, die_at
         assert end.told <= whole.told
+    print(f"{title}: {died} deaths")
     assert died >= (len(writes) if all_of_them else 2)
 
 
 def moments(writes: list[str]) -> list[str]:
-    """Those up to the last status; what is written twice in a row is one.
+    """Those up to the last status; what is written twice in a row is one, and leases, taken anew at each try, are none.
 
     A POST is made again while the name is a lock, and a status in as many steps as the watch brings the news.
     """
     last = max(number for number, write in enumerate(writes) if write.endswith("/status"))
-    return [write for number, write in enumerate(writes[: last + 1]) if not number or write != writes[number - 1]]
+    kept = [write for write in writes[: last + 1] if not write.endswith(" l/")]
+    return [write for number, write in enumerate(kept) if not number or write != kept[number - 1]]
