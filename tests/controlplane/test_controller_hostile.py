@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 
+import pytest
 from control_plane import wait_for
 from place import Place, condition, publish
 from recorder import Recorder
 
-from runonce.errors import Unreachable
+from runonce.controller.written import Written
+from runonce.errors import Conflict, Unreachable
 from runonce.experiment.manifest import Commit
 from runonce.kube.transport import Answer, Api
 
@@ -33,6 +35,23 @@ def test_a_status_that_was_meant_for_the_namesake_before_it_is_not_believed(plac
         wait_for("a status of its own", lambda: place.status("again")["uid"] == uid)
         place.until("again", "Succeeded")
     assert len(place.commits()) == 1
+
+
+def test_a_status_for_a_deleted_object_is_refused_and_the_namesake_is_left_alone(place):
+    """Server-side apply does not look at a uid: only the version keeps it from the object that has the name by now."""
+    controller = place.start()
+    place.apply("again", profile="huge")  # refused: no other write follows
+    place.until("again", "Failed")
+    place.settle()
+    key = f"{place.namespace}/again"
+    written = Written(controller._experiments.get(key), controller._world)
+    place.stop()
+    place.delete("again")
+    fresh = place.apply("again")
+    with pytest.raises(Conflict):
+        written.put(written.now)
+    assert place.get("again")["metadata"]["uid"] == fresh["metadata"]["uid"]
+    assert place.status("again") == {"observedGeneration": -1}  # as the API server fills it
 
 
 def test_what_is_deleted_while_its_job_is_made_is_no_error_and_leaves_nothing(place, caplog):
