@@ -116,6 +116,30 @@ def test_kstatus_agrees_with_the_phase(row):
     assert kstatus(to_value(build_status(subject(), [seen], Status()))) == words.get(phase, "InProgress")
 
 
+def test_a_word_of_a_kubelet_becomes_a_reason_that_a_condition_may_have():
+    full = Failure(index=0, exit_code=None, reason="OutOfnvidia.com/gpu")
+    failed = view(Fail(full.reason, (full,)), job(phase="failed", failures=(full,)))
+    found = build_status(subject(), [failed], Status())
+    pattern = re.compile("[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")  # of metav1.Condition
+    assert all(pattern.fullmatch(condition.reason) for condition in found.conditions)
+    assert "OutOfnvidia.com/gpu" in found.message
+
+
+def test_why_it_was_a_miss_stays_as_long_as_the_key():
+    text = "train: nearest earlier result abc: params.lr was 1, is 2"
+    first = build_status(subject(), [view(Wait("x", "Running"), job(), missed=text)], Status())
+    later = build_status(subject(), [view(Wait("x", "Running"), job(ready=1))], first)
+    made = build_status(subject(), [view(hit(False), job(phase="complete"))], later)
+    for status, reason in ((first, "Missed"), (later, "Missed"), (made, "Made")):
+        told = next(condition for condition in status.conditions if condition.type == "CacheHit")
+        assert (told.status, told.reason, told.message) == ("False", reason, text)
+    edited = build_status(subject(), [view(Wait("x", "Running"), job(), cache_key="other")], later)
+    assert "CacheHit" not in conditions(edited)
+    assert (
+        next(c for c in build_status(subject(), [view(hit())], later).conditions if c.type == "CacheHit").message == ""
+    )
+
+
 def test_a_fresh_object_and_an_edited_one_are_in_progress():
     done = to_value(build_status(subject(), [view(hit())], Status()))
     assert kstatus({"observedGeneration": -1}) == "InProgress"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -32,6 +33,7 @@ from runonce.experiment.status import (
 
 Truth = Literal["True", "False", "Unknown"]
 MAX_REASON = 64
+_NO_REASON = re.compile("[^A-Za-z0-9_,:]")  # a kubelet says OutOfnvidia.com/gpu, which no condition's reason may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +299,7 @@ def _condition(subject: Subject, entry: tuple[str, Truth, str, str], old: Condit
         status=truth,
         observed_generation=subject.generation,
         last_transition_time=since,
-        reason=clip(reason, MAX_REASON) or "Unknown",
+        reason=clip(_NO_REASON.sub("", reason), MAX_REASON) or "Unknown",
         message=clip(message, MAX_MESSAGE if kind in ("Ready", "Accepted") else MAX_MESSAGE // 5),
     )
 
