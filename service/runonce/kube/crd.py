@@ -130,7 +130,8 @@ class _Reader:
         out: Schema = {name: source[name] for name in _KEPT if name in source}
         rules: list[dict[str, str]] = []
         if _QUANTITIES.search(at):
-            out = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
+            either = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
+            out = either | {"maxLength": source["maxLength"]}
             rules.append(_form(source["pattern"], "string(self)"))
         elif "pattern" in source:
             rules.append(_form(source["pattern"], "self"))
