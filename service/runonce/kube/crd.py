@@ -148,7 +148,9 @@ class _Reader:
 
     def _mapping(self, at: str, source: Mapping[str, Any], out: Schema, rules: list[dict[str, str]]) -> None:
         if at in _OPEN:
-            out["x-kubernetes-preserve-unknown-fields"] = True
+            # One whole for whoever applies it: the server writes down who owns what, a level for each level of it, and
+            # that of nearly 10,000 levels it could not read again, nor then list any Experiment.
+            out |= {"x-kubernetes-preserve-unknown-fields": True, "x-kubernetes-map-type": "atomic"}
             return
         names: Mapping[str, Any] = source.get("propertyNames", {})
         values: Mapping[str, Any] = source.get("additionalProperties", {})
