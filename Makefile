@@ -46,7 +46,7 @@ bench: $(VENV)/ready ## ratios of docs/benchmarks.md
 
 prove: $(VENV)/ready ## the long proofs: thousands of generated files, fifty kills
 	RUNONCE_CASES=20000 RUNONCE_KILLS=50 $(RUN) pytest -q -n 2 tests/unit/test_document_differential.py tests/local/test_kill.py
-	RUNONCE_CASES=6000 $(RUN) pytest -q tests/controlplane/test_crd.py
+	RUNONCE_CASES=20000 $(RUN) pytest -q tests/controlplane/test_crd.py
 	RUNONCE_PROVE=1 $(RUN) pytest -q -n 2 tests/controlplane/test_controller_killed.py tests/controlplane/test_controller_soak.py
 	$(BIN)/python tests/tools/show_cluster.py
 	RUNONCE_ROUNDS=300 $(RUN) pytest -q -rP tests/store/test_collect_beside_writers.py -k collectors_in_s3

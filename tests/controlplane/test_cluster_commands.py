@@ -216,15 +216,15 @@ def test_what_cannot_be_is_told_in_words(place, runonce):
         assert "Traceback" not in done.stderr
 
 
-def test_a_parameter_that_another_tool_left_on_the_cluster_is_told_before_anything_is_changed(place, runonce, write):
+def test_a_variable_that_another_tool_left_on_the_cluster_is_told_before_anything_is_changed(place, runonce, write):
     """Server-side apply keeps what others set, so that the key would not be the one that was rendered."""
-    left = ("word: hello", "word: hello, left: 1")
+    left = ("params:", "env: {OURS: a, LEFT: b}\n  params:")
     path = write("shared", "true", change=left)
     assert place.plane.kubectl("apply", "-f", path, namespace=place.namespace).returncode == 0
     before = place.get("shared")["metadata"]["resourceVersion"]
-    done = runonce("submit", write("shared", "true"))
+    done = runonce("submit", write("shared", "true", change=("params:", "env: {OURS: a}\n  params:")))
     assert done.returncode == 2, done
-    assert "kubectl-client-side-apply has set spec.params.left: it would have another key" in done.stderr
+    assert "kubectl-client-side-apply has set spec.env.LEFT: it would have another key" in done.stderr
     assert place.get("shared")["metadata"]["resourceVersion"] == before
     same = runonce("submit", write("shared", "true", change=left))
     assert same.returncode == 0, same.stderr
@@ -233,6 +233,13 @@ def test_a_parameter_that_another_tool_left_on_the_cluster_is_told_before_anythi
     )
     again = runonce("submit", path)
     assert again.returncode == 0, again.stderr  # what another sets and no key counts is theirs
+
+
+def test_parameters_are_one_whole_so_that_none_is_left_that_another_tool_set(place, runonce, write):
+    path = write("whole", "true", change=("word: hello", "word: hello, left: 1"))
+    assert place.plane.kubectl("apply", "-f", path, namespace=place.namespace).returncode == 0
+    assert runonce("submit", write("whole", "true")).returncode == 0
+    assert place.get("whole")["spec"]["params"] == {"word": "hello"}
 
 
 def test_what_the_server_refuses_of_one_leaves_all_as_it_was(place, runonce, write, tmp_path):

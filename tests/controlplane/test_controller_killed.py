@@ -350,8 +350,7 @@ def play(place: Place, story: Story, number: int, doomed: Doomed, die_at: int) -
             publish(place.backend, pod)
         return code
 
-    died, done_at = False, 0.0
-    deadline = time.monotonic() + 120
+    died, done_at, begun = False, 0.0, time.monotonic()
     with place.kubelet.playing(place.namespace, ends):
         doomed.start(die_at)
         # After the last status there may be an event, and that is a moment too.
@@ -363,7 +362,7 @@ def play(place: Place, story: Story, number: int, doomed: Doomed, die_at: int) -
                 died, done_at = True, 0.0
                 last_words = doomed.writes()
                 doomed.start(-1)
-            assert time.monotonic() < deadline, (place.status(name), die_at, doomed.writes())
+            assert time.monotonic() < begun + 120, (place.status(name), die_at, doomed.writes())
             time.sleep(0.05)
         doomed.end()
     results.look()
@@ -373,7 +372,7 @@ def play(place: Place, story: Story, number: int, doomed: Doomed, die_at: int) -
         if place.api.get(f"{place.experiments}/{other}") is not None:
             place.delete(other)
     if died:
-        print(f"{die_at} {last_words[-1:]}")
+        print(f"{die_at}: after {last_words[-1:]}, {time.monotonic() - begun:.1f} s")
     return died, end
 
 

@@ -1,12 +1,14 @@
 """Experiments for the differential test of the CRD: what the models bound, from both sides, and what rules tie together.
 
-Every bound of every field is found in the CRD itself, so that a new field is covered as soon as it is there.
+Every bound of every field is found in the CRD and in the reader's model, so that a new field is covered as soon as it is
+there, and one that only one of them has is met.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import random
 import re
 from collections import Counter, defaultdict
@@ -14,8 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from runonce.experiment import spec as resource
+from runonce.errors import Fault, InputError
 from runonce.experiment import spec_fields
+from runonce.experiment.spec import ExperimentSpec, parse_experiment
 from runonce.kube.crd import custom_resource_definition
 
 Path = tuple[str, ...]
@@ -74,37 +77,57 @@ BAD = {
 
 @dataclass(frozen=True)
 class Change:
-    """One edit of a spec. label: the bound or rule that it is about. good: whether it stays within, when it is alone."""
+    """One edit of a spec. label: the bound or rule that it is about. good: whether it stays within, when it is alone.
+    says: what the API server's answer has to contain where it does not: the value, and the bound or the way out.
+    """
 
     label: str
     good: bool
     edit: Callable[[Spec], None]
+    says: tuple[str, ...] = ()
 
 
 def changes() -> list[Change]:
     version = custom_resource_definition()["spec"]["versions"][0]
     spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    return [*_bounds(spec, ()), *_forms(resource.ExperimentSpec.model_json_schema(by_alias=True)), *ties()]
+    model = ExperimentSpec.model_json_schema(by_alias=True)
+    return [*_bounds(spec, ()), *_of_the_model(_plain(model, model), ()), *ties()]
 
 
 def cases(seed: int, count: int) -> Iterator[tuple[Spec, list[Change], bool]]:
-    """Changes by themselves: each one, or where `count` is too small for that one of each label and side. Then in random
-    company, where three in ten companies have one that goes too far. The last of the three says whether it is alone."""
+    """Every change by itself. Then in random company, where three in ten companies have one that goes too far. The last of
+    the three says whether it is alone."""
     draw = random.Random(seed)
     all_changes = changes()
     good = [change for change in all_changes if change.good]
     bad = [change for change in all_changes if not change.good]
-    by_themselves = all_changes
-    if count < 2 * len(all_changes):
-        mixed = draw.sample(all_changes, len(all_changes))
-        by_themselves = list({(change.label, change.good): change for change in mixed}.values())
-    for change in by_themselves:
+    for change in all_changes:
         yield alone(change), [change], True
-    for _ in range(count - len(by_themselves)):
+    for _ in range(count - len(all_changes)):
         chosen = draw.sample(good, draw.randint(0, 3))
         if draw.random() < 0.3:
             chosen.insert(draw.randint(0, len(chosen)), draw.choice(bad))
         yield _edited(draw.choice(BASES), chosen), chosen, False
+
+
+def resource(spec: Spec, name: str = "x") -> dict[str, Any]:
+    return {"apiVersion": "runonce.dev/v1alpha1", "kind": "Experiment", "metadata": {"name": name}, "spec": spec}
+
+
+def read(spec: Spec) -> list[Fault]:
+    """What the Python reader finds wrong with a resource for a cluster; where a profile is named, machines are its."""
+    try:
+        parsed = parse_experiment(resource(spec)).spec
+        for mode in parsed.modes():
+            parsed.shape(mode, local=parsed.profile is not None)
+    except InputError as error:
+        return list(error.faults)
+    return []
+
+
+def words(fault: Fault) -> str:
+    """What the API server says too, beside the field and the value."""
+    return re.sub(r"^is .*?[;:] ", "", f"{fault.what} {fault.fix}".strip(), count=1, flags=re.DOTALL)
 
 
 def alone(change: Change) -> Spec:
@@ -118,6 +141,11 @@ def _edited(base: Spec, chosen: list[Change]) -> Spec:
         with contextlib.suppress(AttributeError, TypeError, KeyError):  # an earlier edit has left nothing to edit there
             change.edit(spec)
     return spec
+
+
+def field(label: str) -> str:
+    """What the server calls the field that a change of a bound is about."""
+    return "spec." + label.partition(" ")[0].replace(".[]", "[0]").replace(".{}", ".N")
 
 
 def put(path: Path, value: Any) -> Callable[[Spec], None]:
@@ -143,10 +171,11 @@ def put(path: Path, value: Any) -> Callable[[Spec], None]:
         _give_way(here, last)
         if last == "tolerationSeconds":
             here["effect"] = "NoExecute"
+        own = copy.deepcopy(value)  # a later edit of the spec may change it
         if last == 0 and not here:
-            here.append(value)
+            here.append(own)
         else:
-            here[last] = value
+            here[last] = own
 
     return edit
 
@@ -163,17 +192,19 @@ def _bounds(schema: dict[str, Any], path: Path) -> Iterator[Change]:
     """Just inside and just outside of every bound, and every other type."""
     label = ".".join(path)
     kind = schema.get("type")
-    for name, value in _around(schema):
-        within, beyond = value
-        yield Change(f"{label} {name}", True, put(path, within))
-        yield Change(f"{label} {name}", False, put(path, beyond))
+    yield from _changes_around(schema, path)
     if path and kind is not None:
         for other in (None, True, 1, "x", 1.5, [], {}):
             if other is None or _is(kind, other) or (kind == "integer" and other == 1):
                 continue
-            yield Change(f"{label} type", False, put(path, other))
+            found, wanted = _KINDS[type(other)], kind
+            if kind == "integer":  # of numbers the server speaks as Go does, and finds no word for a mapping
+                found, wanted = {"number": "float64", "object": ""}.get(found, found), "int"
+            says = f'Invalid value: "{found}": ', f"must be of type {wanted}"
+            yield Change(f"{label} type", False, put(path, other), says)
     if path and kind == "object" and "additionalProperties" not in schema and "properties" in schema:
-        yield Change(f"{label} unknown", False, put((*path, "unknownField"), 1))
+        says = (f'unknown field "{field(label)}.unknownField"',)
+        yield Change(f"{label} unknown", False, put((*path, "unknownField"), 1), says)
     for name, child in schema.get("properties", {}).items():
         yield from _bounds(child, (*path, name))
     if "items" in schema:
@@ -182,11 +213,35 @@ def _bounds(schema: dict[str, Any], path: Path) -> Iterator[Change]:
         yield from _bounds(schema["additionalProperties"], (*path, "{}"))
 
 
+_KINDS = {str: "string", bool: "boolean", list: "array", dict: "object", int: "integer", float: "number"}
+
+
 def _is(kind: str, value: Any) -> bool:
-    kinds = {"string": str, "boolean": bool, "array": list, "object": dict}
-    if kind == "integer":
-        return type(value) is int
-    return type(value) is kinds[kind]
+    return _KINDS[type(value)] == kind
+
+
+def _changes_around(schema: dict[str, Any], path: Path) -> Iterator[Change]:
+    for name, (within, beyond) in _around(schema):
+        label = f"{'.'.join(path)} {name}"
+        yield Change(label, True, put(path, within))
+        yield Change(label, False, put(path, beyond), _says(name, schema[name], beyond))
+
+
+def _says(name: str, bound: Any, value: Any) -> tuple[str, ...]:
+    match name:
+        case "minimum":
+            return f"Invalid value: {value}: ", f"greater than or equal to {bound}"
+        case "maximum":
+            return f"Invalid value: {value}: ", f"less than or equal to {bound}"
+        case "minLength":
+            return f'Invalid value: "{value}": ', f"at least {bound} chars long"
+        case "maxLength":
+            return (f"Too long: may not be more than {bound} ",)
+        case "minItems":
+            return f"Invalid value: {len(value)}: ", f"at least {bound} items"
+        case "enum":
+            return f'Unsupported value: "{value}": ', ", ".join(f'"{one}"' for one in bound)
+    return (f"Too many: {len(value)}: must have at most {bound} items",)
 
 
 def _around(schema: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
@@ -196,14 +251,16 @@ def _around(schema: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
         yield "maximum", (schema["maximum"], schema["maximum"] + 1)
     if "enum" in schema:
         yield "enum", (schema["enum"][-1], "other")
-    plain = not any("matches" in rule["rule"] for rule in schema.get("x-kubernetes-validations", ()))
+    free = "pattern" not in schema
+    free = free and not any("matches" in rule["rule"] for rule in schema.get("x-kubernetes-validations", ()))
     if "minLength" in schema:
         yield "minLength", ("a" * schema["minLength"], "a" * (schema["minLength"] - 1))
-    if "maxLength" in schema and plain:
+    if "maxLength" in schema and free:
         # Characters count, not bytes.
         yield "maxLength", ("ä" * schema["maxLength"], "ä" * (schema["maxLength"] + 1))
     elif "maxLength" in schema:
-        yield "maxLength", (_of_length(schema), _of_length(schema) + "a")
+        longest = _longest(schema["pattern"], schema["maxLength"]) if "pattern" in schema else _of_length(schema)
+        yield "maxLength", _up_to(longest)
     for name, size in (("minItems", -1), ("maxItems", 1)):
         if name in schema:
             item = _item(schema["items"])
@@ -213,6 +270,11 @@ def _around(schema: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
         value = _item(schema.get("additionalProperties", {"type": "integer"}))
         limit = schema["maxProperties"]
         yield "maxProperties", ({f"N{n}": value for n in range(limit)}, {f"N{n}": value for n in range(limit + 1)})
+
+
+def _up_to(longest: str) -> tuple[str, str]:
+    """The longest text, and one more character in which no form finds a fault."""
+    return longest, longest + longest[-1]
 
 
 def _of_length(schema: dict[str, Any]) -> str:
@@ -244,35 +306,80 @@ def _numbered(item: Any, number: int) -> Any:
     return f"a{number}" if isinstance(item, str) else number % 90  # divided by the processes of every base
 
 
-# --- forms --------------------------------------------------------------------------------------------------
+# --- what the model of the reader says ----------------------------------------------------------------------
+
+# The names in it are the controller's to judge.
+_NOT_LOOKED_INTO = ("hashAs",)
 
 
-def _forms(root: dict[str, Any]) -> Iterator[Change]:
-    def walk(schema: dict[str, Any], path: Path) -> Iterator[Change]:
-        for option in schema.get("anyOf", ()):
-            yield from walk(option, path)
-        if "$ref" in schema:
-            yield from walk(root["$defs"][schema["$ref"].rpartition("/")[2]], path)
-        for name, child in schema.get("properties", {}).items():
-            yield from walk(child, (*path, name))
-        if isinstance(schema.get("items"), dict):
-            yield from walk(schema["items"], (*path, "[]"))
-        if isinstance(schema.get("additionalProperties"), dict):
-            yield from walk(schema["additionalProperties"], (*path, "{}"))
-        label = ".".join(path)
-        if "pattern" in schema:
-            for text in GOOD[schema["pattern"]]:
-                yield Change(f"{label} form", True, put(path, text))
-            for text in BAD[schema["pattern"]]:
-                yield Change(f"{label} form", False, put(path, text))
-        names = {"pattern": next(iter(schema.get("patternProperties", {})), None)} | schema.get("propertyNames", {})
-        if names["pattern"] is not None:
-            for text in GOOD[names["pattern"]]:
-                yield Change(f"{label} names", True, put((*path, text), "x"))
-            for text in BAD[names["pattern"]]:
-                yield Change(f"{label} names", False, put((*path, text), "x"))
+def _longest(pattern: str | None, limit: int) -> str:
+    texts = [text for text in GOOD[pattern] if isinstance(text, str)] if pattern is not None else ["ä" * limit]
+    longest = max(texts, key=len)
+    assert len(longest) == limit, (pattern, limit)
+    return longest
 
-    yield from walk(root, ())
+
+def _plain(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    """A schema of pydantic's as one of a CRD is written: without references and null, and bounds by one name each."""
+    if "$ref" in schema:
+        return _plain(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+    for option in schema.get("anyOf", ()):
+        if option.get("type") != "null":
+            return _plain(option, root)
+    out = dict(schema)
+    for name, bound, step in (
+        ("ge", "minimum", 0),
+        ("gt", "minimum", 1),
+        ("exclusiveMinimum", "minimum", 1),
+        ("le", "maximum", 0),
+        ("lt", "maximum", -1),
+        ("exclusiveMaximum", "maximum", -1),
+    ):
+        if name in schema:
+            out[bound] = int(schema[name]) + step
+    if "properties" in schema:
+        out["properties"] = {name: _plain(child, root) for name, child in schema["properties"].items()}
+    for pattern, value in schema.get("patternProperties", {}).items():
+        out["additionalProperties"] = value
+        out["propertyNames"] = {"pattern": pattern} | schema.get("propertyNames", {})
+    for name in ("items", "additionalProperties"):
+        if isinstance(out.get(name), dict):
+            out[name] = _plain(out[name], root)
+        else:
+            out.pop(name, None)
+    return out
+
+
+def _of_the_model(schema: dict[str, Any], path: Path) -> Iterator[Change]:
+    label = ".".join(path)
+    yield from _changes_around(schema, path)
+    if "pattern" in schema:
+        for text in GOOD[schema["pattern"]]:
+            yield Change(f"{label} form", True, put(path, text))
+        for text in BAD[schema["pattern"]]:
+            says = f"Invalid value: {json.dumps(text, ensure_ascii=False)}: ", spec_fields.FORMS[schema["pattern"]]
+            yield Change(f"{label} form", False, put(path, text), says)
+    names = schema.get("propertyNames", {})
+    if "pattern" in names:
+        for text in GOOD[names["pattern"]]:
+            yield Change(f"{label} names", True, put((*path, text), "x"))
+        for text in BAD[names["pattern"]]:
+            named = (
+                "" if "\n" in text else f"Invalid value: {text}: "
+            )  # a message of a rule is one line, or another one
+            yield Change(f"{label} names", False, put((*path, text), "x"), (named, spec_fields.FORMS[names["pattern"]]))
+    if names and label not in _NOT_LOOKED_INTO:
+        value = _item(schema["additionalProperties"])
+        within, beyond = _up_to(_longest(names.get("pattern"), names["maxLength"]))
+        yield Change(f"{label} name length", True, put((*path, within), value))
+        for text in ("", beyond):
+            says = f"{text[:60]}", f"a name has 1 to {names['maxLength']} characters here. Choose another one."
+            yield Change(f"{label} name length", False, put((*path, text), value), says)
+    for name, child in schema.get("properties", {}).items():
+        yield from _of_the_model(child, (*path, name))
+    for name, step in (("items", "[]"), ("additionalProperties", "{}")):
+        if name in schema:
+            yield from _of_the_model(schema[name], (*path, step))
 
 
 # --- what rules tie together --------------------------------------------------------------------------------
@@ -280,7 +387,7 @@ def _forms(root: dict[str, Any]) -> Iterator[Change]:
 
 def _block(mode: str, **fields: Any) -> Callable[[Spec], None]:
     def edit(spec: Spec) -> None:
-        spec["machineParams"][mode] = fields
+        spec["machineParams"][mode] = copy.deepcopy(fields)
 
     return edit
 

@@ -130,7 +130,8 @@ class _Reader:
         out: Schema = {name: source[name] for name in _KEPT if name in source}
         rules: list[dict[str, str]] = []
         if _QUANTITIES.search(at):
-            out = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
+            either = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
+            out = either | {"maxLength": source["maxLength"]}
             rules.append(_form(source["pattern"], "string(self)"))
         elif "pattern" in source:
             rules.append(_form(source["pattern"], "self"))
@@ -147,7 +148,9 @@ class _Reader:
 
     def _mapping(self, at: str, source: Mapping[str, Any], out: Schema, rules: list[dict[str, str]]) -> None:
         if at in _OPEN:
-            out["x-kubernetes-preserve-unknown-fields"] = True
+            # One whole for whoever applies it: the server writes down who owns what, a level for each level of it, and
+            # that of nearly 10,000 levels it could not read again, nor then list any Experiment.
+            out |= {"x-kubernetes-preserve-unknown-fields": True, "x-kubernetes-map-type": "atomic"}
             return
         names: Mapping[str, Any] = source.get("propertyNames", {})
         values: Mapping[str, Any] = source.get("additionalProperties", {})
