@@ -59,7 +59,6 @@ TWO = {"nprocesses": 2}
         {"priorityClassName": "low"},
         {"queueName": "research"},
         {"store": "other"},
-        {"retries": 5},
         {"activeDeadlineSeconds": 3600},
     ],
     ids=json.dumps,
@@ -73,7 +72,9 @@ def test_what_shapes_the_job_and_is_in_no_key_waits_for_the_next_attempt(place, 
 
 
 @pytest.mark.parametrize(
-    "edit", [{"ttlSecondsAfterFinished": 3600}, {"startDeadlineSeconds": 3600}, {"overwrite": True}], ids=json.dumps
+    "edit",
+    [{"ttlSecondsAfterFinished": 3600}, {"startDeadlineSeconds": 3600}, {"overwrite": True}, {"retries": 5}],
+    ids=json.dumps,
 )
 def test_what_the_controller_does_itself_holds_at_once(place, running, edit):
     place.apply("it", **edit)
@@ -84,6 +85,18 @@ def test_what_the_controller_does_itself_holds_at_once(place, running, edit):
     assert place.job()["spec"].get("ttlSecondsAfterFinished") == edit.get("ttlSecondsAfterFinished")
     tokens = json.loads(place.backend.get(place.commits()[0])[0])["tokens"]
     assert tokens == ([place.get("it")["metadata"]["uid"]] if "overwrite" in edit else [])
+
+
+def test_retries_of_independent_processes_are_their_jobs_and_wait_for_the_next(place):
+    """A group's are counted by the controller: the case above."""
+    independent = {"train": TWO | {"coupled": False}}
+    place.start()
+    place.apply("it", machineParams=independent)
+    for pod in place.pods(2):
+        place.kubelet.start(pod)
+    place.until("it", "Running")
+    place.apply("it", machineParams=independent, retries=5)
+    assert accepted(place) == "PendingChange"
 
 
 def test_suspension_holds_at_once(place, running):
