@@ -69,22 +69,28 @@ chart: $(VENV)/ready ## the chart linted, rendered and compared with its schema;
 VERSION := $(shell sed -nE 's/^version = "(.*)"/\1/p' pyproject.toml)
 REVISION := $(shell git rev-parse HEAD 2>/dev/null)
 
-built: $(VENV)/ready ## the images, built; needs a Docker engine. BASE_IMAGE=, TORCH=, REGISTRY=, DOCKER_FLAGS=
+built: ## the images, built; needs a Docker engine alone. BASE_IMAGE=, TORCH=, TORCH_INDEX=, REGISTRY=, DOCKER_FLAGS=
 	@for name in controller worker; do \
 	  docker build -q $(DOCKER_FLAGS) -f docker/$$name.Dockerfile -t $(REGISTRY)runonce-dev/$$name:$(VERSION) \
 	    $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(if $(TORCH),--build-arg TORCH=$(TORCH)) \
+	    $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) \
 	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) . || exit 1; \
 	done
 
-images: built ## the images, built, measured, and tested
+images: built ## the images, built and measured
 	@docker image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep 'runonce-dev/'
+
+image-tests: $(VENV)/ready ## the images that were built, tested as restricted pods run them. REGISTRY=
 	RUNONCE_IMAGES=1 $(RUN) pytest -q tests/images
 
-kind: built ## experiments in a real cluster, made and removed; needs kind and helm too. KIND_NODE_IMAGE=
+kind: $(VENV)/ready built ## experiments in a real cluster, made and removed; needs kind and helm too. KIND_NODE_IMAGE=
 	RUNONCE_KIND=1 $(RUN) pytest -q -n 4 --dist worksteal --durations=10 $(STORIES) tests/kind
 
 dist: $(VENV)/ready ## the wheel and the source archive
 	$(BIN)/hatchling build -d dist
+
+chart-package: ## the chart as an archive in dist, its images those of OWNER= in the chart's registry; needs helm
+	$(PYTHON) tests/tools/package_chart.py $(OWNER)
 
 LOCKED := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q
 

@@ -7,7 +7,8 @@
 #     USER 65532:65532
 #
 # BASE_IMAGE: any image with Python 3.11 or later.
-# TORCH: none; cuda: the locked wheels of the package index; cpu: the same version from the index TORCH_INDEX.
+# TORCH: none; cuda: the locked wheels of the package index; cpu: the same version of torch from the index TORCH_INDEX, which
+# has no hash here, and all that it needs from the package index, with hashes.
 ARG BASE_IMAGE=python:3.13.14-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8
 
 FROM ${BASE_IMAGE} AS build
@@ -25,8 +26,10 @@ RUN case "$TORCH" in \
       none) ;; \
       cuda) /opt/runonce/bin/pip install -q --require-hashes --only-binary :all: -r torch.txt ;; \
       cpu) [ -n "$TORCH_INDEX" ] || { echo "TORCH=cpu needs TORCH_INDEX: the index of torch's CPU wheels" >&2; exit 1; }; \
-           sed -nE 's/^((torch|numpy)==[^ ;]+).*/\1/p' torch.txt > cpu.txt; \
-           /opt/runonce/bin/pip install -q --only-binary :all: --index-url "$TORCH_INDEX" -r cpu.txt ;; \
+           awk '/^[a-z]/ {kept = !/^(torch|triton|cuda-|nvidia-)/} kept' torch.txt > needed.txt \
+           && /opt/runonce/bin/pip install -q --require-hashes --only-binary :all: -r needed.txt \
+           && /opt/runonce/bin/pip install -q --no-deps --only-binary :all: --index-url "$TORCH_INDEX" \
+                "$(sed -nE 's/^(torch==[^ ;]+).*/\1/p' torch.txt)" ;; \
       *) echo "TORCH is '$TORCH': none, cpu or cuda is meant" >&2; exit 1 ;; \
     esac
 COPY pyproject.toml README.md LICENSE ./
@@ -39,6 +42,8 @@ FROM ${BASE_IMAGE}
 ARG VERSION=
 ARG REVISION=
 ARG SOURCE=
+ARG TORCH=none
+LABEL dev.runonce.torch="${TORCH}"
 LABEL org.opencontainers.image.title="runonce worker" \
       org.opencontainers.image.description="Runs one process of an Experiment" \
       org.opencontainers.image.licenses="Apache-2.0" \

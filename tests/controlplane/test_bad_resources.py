@@ -17,6 +17,7 @@ from runonce.controller.status import clip
 from runonce.errors import InputError, SpecError
 from runonce.experiment.canonical import parse
 from runonce.experiment.spec import LAST_APPLIED, parse_experiment
+from runonce.kube.objects import shallow
 
 GOOD = """
 apiVersion: runonce.dev/v1alpha1
@@ -105,7 +106,8 @@ def test_kubectl_is_told_field_value_and_bound_of_all_that_the_schema_refuses(co
 def apply_and_get(control_plane, namespace: str, text: str, *arguments: str) -> dict:
     done = control_plane.kubectl("apply", *arguments, "-f", "-", stdin=text, namespace=namespace)
     assert done.returncode == 0, done.stderr
-    return parse(control_plane.kubectl("get", "rexp", "digits", "-o", "json", namespace=namespace).stdout)
+    stored = control_plane.kubectl("get", "rexp", "digits", "-o", "json", namespace=namespace).stdout
+    return parse(shallow(stored.encode()))
 
 
 def test_a_null_that_apply_dropped_is_found_by_the_reader(control_plane, namespace):
@@ -139,6 +141,23 @@ def test_odd_characters_and_numbers_have_one_key_in_a_file_and_from_the_server(c
     assert stored.spec.keys() == parse_experiment(document.value).spec.keys()
 
 
+# Beside those of ODD what YAML, as which a server reads what is applied, has no place for or reads otherwise.
+ODDER = "🧪 \x01\x1b\x7f\x85\x9f \u2028 \ufeff\ufffe\uffff\U0010ffff"
+
+
+def test_odd_characters_go_through_submit_and_the_end_of_a_log_into_the_status(place, runonce, write):
+    place.start()
+    word = "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in ODDER)
+    done = runonce("submit", write("odd", "exit 3", change=("hello", f'"{word}"')))
+    assert done.returncode == 0, done.stderr
+    assert place.get("odd")["spec"]["params"] == {"word": ODDER}
+    (pod,) = place.pods(1)
+    place.kubelet.start(pod)
+    place.kubelet.end(pod, 3, message=f"{ODDER} <&> no such file\n")
+    failure = place.until("odd", "Failed")["modes"]["train"]["failure"]
+    assert failure["logTail"] == f"{ODDER} <&> no such file\n"
+
+
 def test_the_largest_params_pass_and_one_byte_more_is_the_readers_to_refuse(control_plane, namespace):
     room = 64 * 1024 - len('{"x":""}')
     stored = apply_and_get(control_plane, namespace, GOOD.replace("{lr: 0.1}", f"{{x: {'a' * room}}}"))
@@ -166,12 +185,17 @@ BEYOND = [
     ("params: {lr: 0.1}", "hashAs: {lr: {$odd: 1}}", "SpecError"),
     ("params: {lr: 0.1}", f"params: {{x: {'a' * 2**16}}}", "SpecError"),
     ("params: {lr: 0.1}", f"params: {{x: {'[' * 101 + ']' * 101}}}", "SpecError"),
+    ("params: {lr: 0.1}", f"params: {{x: {'[' * 300 + ']' * 300}}}", "SpecError"),
+    ("params: {lr: 0.1}", f"params: {{x: {'{a: ' * 300 + '1' + '}' * 300}}}", "SpecError"),
+    ("params: {lr: 0.1}", f"params: {{x: {'[' * 2_000 + ']' * 2_000}}}", "SpecError"),
     ("params: {lr: 0.1}", "profile: none", "UnknownProfile"),
     ("params: {lr: 0.1}", "store: none", "UnknownStore"),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "reason"), BEYOND, ids=[f"{new[:40]} {reason}" for _, new, reason in BEYOND])
+@pytest.mark.parametrize(
+    ("old", "new", "reason"), BEYOND, ids=[f"{new[:40]} {len(new)} {reason}" for _, new, reason in BEYOND]
+)
 def test_what_gets_past_the_schema_is_refused_in_the_words_of_the_command_line_and_heals(place, old, new, reason):
     good = GOOD.replace("label:1", "label:1\n  image: example.org/digits:1")
     assert old in good
@@ -185,6 +209,40 @@ def test_what_gets_past_the_schema_is_refused_in_the_words_of_the_command_line_a
     apply_and_get(place.plane, place.namespace, good)
     place.job()
     wait_for("its word", lambda: condition(place.status("digits"), "Accepted")["status"] == "True")
+
+
+@pytest.mark.parametrize("levels", [300, 9_900])
+def test_one_that_is_nested_too_deeply_hides_no_other_from_a_controller_and_from_the_command_line(
+    place, runonce, levels
+):
+    """Neither from one that lists it nor from one that is told of it. The server stores nearly 10,000 levels."""
+
+    def deep(name: str) -> bytes:  # Python's own encoder ends at 1,000
+        body = place.api.get(f"{place.experiments}/other") | {"metadata": {"name": name}}
+        body["spec"]["params"] = {"x": "deep"}
+        return json.dumps(body).replace('"deep"', "[" * levels + "]" * levels).encode()
+
+    place.apply("other")
+    place.api.must("POST", place.experiments, deep("listed"))
+    place.start()
+    place.api.must("POST", place.experiments, deep("told"))
+    with place.working():
+        place.until("other", "Succeeded")
+    listed = runonce("cluster", "ls")
+    assert (listed.returncode, "other" in listed.stdout) == (0, True), listed
+    waited = runonce("submit", "tiny:Tiny", "--wait")  # it has no image, which it is told
+    assert (waited.returncode, "spec.image" in waited.stdout) == (1, True), waited
+    for name in ("listed", "told"):
+        refused = wait_for("a refusal", lambda name=name: condition(place.status(name), "Accepted"))
+        words = "spec.params.x[0][0][0]: is nested more than 128 levels deep. Flatten it."
+        assert (refused["status"], refused["message"]) == ("False", words)
+
+
+@pytest.mark.parametrize("way", [(), ("--server-side",)], ids=["client side", "server side"])
+def test_ten_thousand_levels_are_kubectls_own_to_refuse(control_plane, namespace, way):
+    deep = GOOD.replace("{lr: 0.1}", f"{{x: {'[' * 10_000 + ']' * 10_000}}}")
+    done = control_plane.kubectl("apply", *way, "-f", "-", stdin=deep, namespace=namespace)
+    assert (done.returncode, "exceeded max depth" in done.stderr) == (1, True), done.stderr
 
 
 def words(stored: dict, cluster) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from control_plane import wait_for
 from place import condition, publish
 
 from runonce.controller import waits
+from runonce.experiment.job import job_name
 from runonce.kube.cluster import Profile
 
 MERGE = "application/merge-patch+json"
@@ -18,6 +21,7 @@ def soon(monkeypatch):
     """Where nothing tells that a cause is gone, the controller looks every half minute."""
     monkeypatch.setattr(waits, "POLL_S", 1.0)
     monkeypatch.setattr(waits, "ASK_EVERY_S", 1.0)
+    monkeypatch.setattr(waits, "HELD_AFTER_S", 1.0)
 
 
 def core(place) -> str:
@@ -125,6 +129,99 @@ def test_pods_that_admission_refuses_show_within_seconds_and_heal(place):
     place.api.must("POST", f"{core(place)}/serviceaccounts", {"metadata": {"name": "nobody"}})
     with place.working():
         place.until("refused", "Succeeded", within_s=180)
+
+
+def delete_pod(place, pod) -> str:
+    path = f"{core(place)}/pods/{pod['metadata']['name']}"
+    place.api.must("DELETE", path)
+    return path
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_a_pod_on_a_lost_node_is_named_with_its_node_and_time(place, coupled):
+    """Its kubelet is silent: the pod is told to end, does not, and no other may take its place."""
+    place.start()
+    place.apply("held", machineParams={"train": {"nprocesses": 2, "coupled": coupled}})
+    pods = place.pods(2)
+    for pod in pods:
+        place.kubelet.start(pod)
+    place.until("held", "Running")
+    path = delete_pod(place, pods[1])
+    if coupled:
+        place.kubelet.end(pods[0], 76)  # its peer is gone
+    wait_for("the reason", lambda: place.reason("held") == "WaitingForPods")
+    due = place.api.get(path)["metadata"]["deletionTimestamp"]
+    named = f"waits for pod {pods[1]['metadata']['name']} on node node-1, which should have ended at {due}"
+    assert named in place.status("held")["modes"]["train"]["message"]
+    with place.working():  # the node is back
+        status = place.until("held", "Succeeded", within_s=120)
+    assert status["modes"]["train"]["attempt"] == (2 if coupled else 1)
+
+
+def test_a_job_that_a_lost_node_keeps_from_its_end_is_told_by_its_pods(place):
+    place.start()
+    place.apply("held", machineParams={"train": {"nprocesses": 1}})
+    (pod,) = place.pods(1)
+    place.kubelet.start(pod)
+    place.until("held", "Running")
+    job = place.job()
+    path = f"{place.jobs_path}/{job['metadata']['name']}"
+    place.api.must("DELETE", path, {"propagationPolicy": "Foreground"})
+    wait_for("the reason", lambda: place.reason("held") == "WaitingForPods")
+    assert f"waits for pod {pod['metadata']['name']} on node node-1" in place.status("held")["message"]
+    with place.working():
+        place.until("held", "Succeeded", within_s=120)
+
+
+@pytest.mark.parametrize("labels", [{}, {"app.kubernetes.io/managed-by": "runonce"}])
+def test_a_job_of_something_else_under_the_name_is_told_and_heals(place, labels):
+    """Whether it looks like one of ours or not: no result of another key is ever taken for it."""
+    place.apply("wanted", machineParams={"train": {"nprocesses": 1}})
+    name = job_name("digits:Digits", "train", place.key("wanted"))
+    container = {"name": "c", "image": "example.org/other:1"}
+    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+    body = {"metadata": {"name": name, "labels": labels}, "spec": {"suspend": True, "template": template}}
+    place.api.must("POST", place.jobs_path, body)
+    place.start()
+    wait_for("the reason", lambda: place.reason("wanted") == "JobNameTaken")
+    status = place.status("wanted")
+    assert (status["phase"], condition(status, "Stalled")["reason"]) == ("Blocked", "JobNameTaken")
+    assert "remove or rename it" in status["message"]
+    since = place.position()
+    time.sleep(2)  # that it is not asked for all the time can only be seen in a while
+    assert len([call for call in place.calls(since) if call["verb"] == "create"]) <= 4
+    place.api.must("DELETE", f"{place.jobs_path}/{name}", {"propagationPolicy": "Background"})
+    with place.working():
+        place.until("wanted", "Succeeded")
+
+
+def test_a_miss_says_what_differs_from_the_nearest_result(place):
+    place.start()
+    with place.working():
+        place.apply("digits", params={"lr": 0.1})
+        first = place.until("digits", "Succeeded")
+        assert condition(first, "CacheHit")["message"] == "train: no earlier result of digits"
+        place.apply("digits", params={"lr": 0.2})
+        second = place.until("digits", "Succeeded")
+        key = first["modes"]["train"]["cacheKey"][:12]
+        text = f"train: nearest earlier result {key}: params.lr was 0.1, is 0.2"
+        assert condition(second, "CacheHit")["message"] == text
+        assert (condition(second, "CacheHit")["status"], condition(second, "CacheHit")["reason"]) == ("False", "Made")
+        place.apply("digits", params={"lr": 0.1})
+        third = place.until("digits", "Succeeded")
+    assert condition(third, "CacheHit")["status"] == "True"
+    assert "message" not in condition(third, "CacheHit") or not condition(third, "CacheHit")["message"]
+
+
+def test_what_was_asked_for_anew_says_so(place):
+    place.start()
+    with place.working():
+        place.apply("digits")
+        place.until("digits", "Succeeded")
+        place.apply("digits", annotations={"runonce.dev/rerun": "again"})
+        wait_for("the second", lambda: place.status("digits").get("rerun") == "again")
+        status = place.until("digits", "Succeeded")
+    assert condition(status, "CacheHit")["message"] == "train: asked to be made anew"
 
 
 def test_a_job_that_the_quota_refuses_shows_at_once_and_heals(place):

@@ -21,8 +21,9 @@ from place import Place, first_fails, grant
 
 from runonce.controller import reconcile, waits
 from runonce.errors import Unreachable
+from runonce.kube import transport
 from runonce.kube.informer import Informer
-from runonce.kube.transport import Api, error_of
+from runonce.kube.transport import SILENCE_S, TIMEOUT_S, Api, error_of
 
 MADE = ("create", "jobs")
 
@@ -104,17 +105,18 @@ def test_etcd_that_was_restored_from_an_older_copy_is_noticed_and_nothing_is_bel
     assert job["metadata"]["uid"] in {found["metadata"]["uid"] for found in place.jobs()}
 
 
-def test_a_server_that_swallows_everything_for_a_while_is_followed_again(place, monkeypatch):
-    """60 s of silence are 6 here, and all limits a tenth: what is waited for is the same."""
-    monkeypatch.setitem(Informer.__init__.__kwdefaults__, "silence_s", 3.0)
-    monkeypatch.setattr("runonce.kube.transport.TIMEOUT_S", 2.0)
-    monkeypatch.setitem(Api.connect.__func__.__kwdefaults__, "timeout_s", 2.0)
+@pytest.mark.parametrize("silence_s", [60, 120])
+def test_a_server_that_swallows_everything_for_a_while_is_followed_again(place, monkeypatch, caplog, silence_s):
+    """A tenth of it and of all limits: after a minute the watch goes on, after two it was given up and all is listed."""
+    monkeypatch.setitem(Informer.__init__.__kwdefaults__, "silence_s", SILENCE_S / 10)
+    monkeypatch.setitem(Api.connect.__func__.__kwdefaults__, "timeout_s", TIMEOUT_S / 10)
     place.start()
     place.apply("before", params={"lr": 1})
     place.job()
     place.plane.apiserver.signal(signal.SIGSTOP)
     try:
-        time.sleep(6)  # the length of the hole, not a wait for something
+        time.sleep(silence_s / 10)  # the length of the hole, not a wait for something
+        assert ("watch interrupted" in caplog.text) == (silence_s > SILENCE_S)
     finally:
         place.plane.apiserver.signal(signal.SIGCONT)
     place.apply("after", params={"lr": 2})
@@ -169,30 +171,59 @@ def test_a_clock_that_jumps_ends_nothing(place, monkeypatch, days):
     place.job()
     jumped = time.time
     clock = type("Clock", (), {"time": lambda: jumped() + days * 86400, "monotonic": time.monotonic})
-    monkeypatch.setattr(reconcile, "time", clock)
+    for module in (reconcile, transport, waits):
+        monkeypatch.setattr(module, "time", clock)
     place.apply("jumped", startDeadlineSeconds=600, annotations={"look": "again"})
     with place.working():
         status = place.until("jumped", "Succeeded")
     assert status["modes"]["train"]["attempt"] == 1
 
 
-def test_a_start_deadline_is_counted_and_told(place, monkeypatch):
+class Later(Api):
+    """Of an API server that says it is an hour later."""
+
+    def now(self):
+        return super().now() + 3600
+
+
+def test_a_start_deadline_is_counted_by_the_servers_clock_and_over_a_restart(place, monkeypatch):
     monkeypatch.setattr(waits, "POLL_S", 0.5)
-    controller = place.start()
+    place.start()
     place.apply("late", startDeadlineSeconds=60)
     place.job()
-    fast = type("Clock", (), {"time": lambda: 1e12, "monotonic": lambda: time.monotonic() * 1000})
-    monkeypatch.setattr(reconcile, "time", fast)
-    monkeypatch.setattr(controller._world.waits, "_clock", fast.monotonic)
-    with place.kubelet.playing(place.namespace, lambda pod: None, every_s=1000):
-        status = place.until("late", "Failed")
+    place.stop()
+    place.client = Later
+    back = type("Clock", (), {"time": lambda: 0.0, "monotonic": time.monotonic})
+    monkeypatch.setattr(reconcile, "time", back)
+    place.start()
+    status = place.until("late", "Failed")
     assert status["modes"]["train"]["reason"] == "StartDeadlineExceeded"
+
+
+def test_a_start_deadline_is_none_for_pods_that_ran_before(place, monkeypatch):
+    """An index whose pod was evicted after hours has no time from the start of its Job."""
+    monkeypatch.setattr(waits, "POLL_S", 0.2)
+    place.client = Later
+    place.apply("evicted", startDeadlineSeconds=3700, machineParams={"train": {"nprocesses": 1, "coupled": False}})
+    place.start()
+    (pod,) = place.pods(1)
+    place.kubelet.start(pod)
+    place.until("evicted", "Running")
+    monkeypatch.setattr(Later, "now", lambda self: Api.now(self) + 7200)
+    place.kubelet.disrupt(pod)
+    place.api.must("DELETE", f"/api/v1/namespaces/{place.namespace}/pods/{pod['metadata']['name']}")
+    place.kubelet.remove(place.api.get(f"/api/v1/namespaces/{place.namespace}/pods/{pod['metadata']['name']}"))
+    place.until("evicted", "Pending")
+    with place.working():
+        status = place.until("evicted", "Succeeded")
+    assert status["modes"]["train"]["attempt"] == 1
 
 
 @contextlib.contextmanager
 def process(place: Place, user: str, config: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A controller as it is started in a pod, as a user of its own so that the audit log tells them apart."""
-    kubeconfig = place.plane.kubeconfig(user, groups=("system:masters",))
+    grant(place.plane, user)
+    kubeconfig = place.plane.kubeconfig(user)
     options = ["--config", str(config), "--kubeconfig", str(kubeconfig), "-n", place.namespace, "--host", "127.0.0.1"]
     made = subprocess.Popen([sys.executable, "-m", "runonce", "controller", *options, "--port", "0"])
     try:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import threading
 
+import pytest
 from control_plane import wait_for
 from place import Place, condition, publish
+from recorder import Recorder
 
-from runonce.errors import Unreachable
+from runonce.controller.written import Written
+from runonce.errors import Conflict, Unreachable
 from runonce.experiment.manifest import Commit
 from runonce.kube.transport import Answer, Api
 
@@ -32,6 +35,23 @@ def test_a_status_that_was_meant_for_the_namesake_before_it_is_not_believed(plac
         wait_for("a status of its own", lambda: place.status("again")["uid"] == uid)
         place.until("again", "Succeeded")
     assert len(place.commits()) == 1
+
+
+def test_a_status_for_a_deleted_object_is_refused_and_the_namesake_is_left_alone(place):
+    """Server-side apply does not look at a uid: only the version keeps it from the object that has the name by now."""
+    controller = place.start()
+    place.apply("again", profile="huge")  # refused: no other write follows
+    place.until("again", "Failed")
+    place.settle()
+    key = f"{place.namespace}/again"
+    written = Written(controller._experiments.get(key), controller._world)
+    place.stop()
+    place.delete("again")
+    fresh = place.apply("again")
+    with pytest.raises(Conflict):
+        written.put(written.now)
+    assert place.get("again")["metadata"]["uid"] == fresh["metadata"]["uid"]
+    assert place.status("again") == {"observedGeneration": -1}  # as the API server fills it
 
 
 def test_what_is_deleted_while_its_job_is_made_is_no_error_and_leaves_nothing(place, caplog):
@@ -177,7 +197,7 @@ def test_what_users_do_to_our_job_is_neither_fought_nor_believed(place):
     job = place.job()
     path = f"{place.jobs_path}/{job['metadata']['name']}"
     wait_for("its word", lambda: place.status("touched").get("job"))
-    since = place.position()
+    since, recorder = place.position(), Recorder(place.plane, place.experiments)
     edits = {"metadata": {"labels": {"team": "b", "runonce.dev/experiment": None}}, "spec": {"parallelism": 1}}
     place.api.must("PATCH", path, edits, content=MERGE)
     place.api.must("PATCH", path, {"metadata": {"labels": {"app.kubernetes.io/managed-by": None}}}, content=MERGE)
@@ -187,6 +207,10 @@ def test_what_users_do_to_our_job_is_neither_fought_nor_believed(place):
         place.until("touched", "Succeeded")
     assert made(place, since).count(201) == 0
     assert place.job()["metadata"]["uid"] == job["metadata"]["uid"]
+    # And no status told of an attempt after it: a Job out of sight is looked for before that is written.
+    trains = [found["status"]["modes"]["train"] for _, found in recorder.close() if found.get("status")]
+    assert {train["attempt"] for train in trains} == {1}
+    assert all(train.get("jobUid") == job["metadata"]["uid"] for train in trains)
 
 
 def env(pod, name: str) -> str:

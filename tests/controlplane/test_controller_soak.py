@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from control_plane import wait_for
 from doomed_driver import Doomed
-from place import Place, publish
+from place import Place, key_of, publish
 from recorder import Event, Recorder
 
 from runonce.experiment.manifest import Commit
 
 PROVE = "RUNONCE_PROVE" in os.environ
-EXPERIMENTS, KEYS = map(int, os.environ.get("RUNONCE_SOAK", "1000,100" if PROVE else "40,8").split(","))
+ONE = {"train": {"nprocesses": 1}}
+EXPERIMENTS, KEYS = map(int, os.environ.get("RUNONCE_SOAK", "1000,100" if PROVE else "40,20").split(","))
 
 
 class Watcher:
@@ -33,6 +34,7 @@ class Watcher:
         self.twice: list[tuple[str, str]] = []
         self.committed: dict[str, str] = {}  # name of a record to its nonce
         self.attempts: dict[str, str] = {}  # and to the uid of the Job that made it
+        self.published: dict[str, str] = {}  # uid of a Job whose one pod did to its key
         self.replaced: list[str] = []
 
     def ends(self, pod: dict[str, Any]) -> int | None:
@@ -42,9 +44,10 @@ class Watcher:
         if uid != pod["metadata"]["uid"] and self._alive(uid):
             self.twice.append((key, index))
         self._lives[key, index] = pod["metadata"]["uid"]
-        if self._chance.random() < 0.3:
+        if self._chance.random() < 0.9:
             return None  # it takes a little longer
         publish(self._place.backend, pod)
+        self.published[pod["metadata"]["labels"]["batch.kubernetes.io/controller-uid"]] = key
         return 0
 
     def _alive(self, uid: str) -> bool:
@@ -62,45 +65,68 @@ class Watcher:
                 self.replaced.append(entry.name)
 
 
-class Owners:
-    """Which Experiment has which key, and which let go of which."""
+class History:
+    """What happened to Experiments and Jobs, in the order of the server's versions, which are of both.
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self.of: dict[str, str] = {}
-        self.gone: set[tuple[str, str]] = set()  # name and key
+    let_go: when an Experiment, by uid, last gave up a key. went: of each Job that began to go the key, and when the last
+    of its owners had let go of it; None where one had not.
+    """
 
-    def has(self, name: str) -> None:
-        """It was made, or edited."""
-        before, now = self.of.get(name), self._place.key(name)
-        if before not in (None, now):
-            self.gone.add((name, before))
-        self.of[name] = now
-
-    def goes(self, name: str) -> None:
-        self.gone.add((name, self.of.pop(name)))
-
-
-class Made:
-    """The Jobs of a namespace, out of all that happened to them."""
-
-    def __init__(self, events: list[Event]) -> None:
+    def __init__(self, experiments: list[Event], jobs: list[Event]) -> None:
         self.keys: dict[str, str] = {}  # uid of a Job to its key
-        self.owners: dict[str, list[str]] = {}  # uid to the names of those that it had last
         self.at_once: list[tuple[str, str]] = []
-        alive: dict[str, str] = {}
-        for kind, job in events:
-            uid, key = job["metadata"]["uid"], job["metadata"]["annotations"]["runonce.dev/cache-key"]
-            if kind == "ADDED":
-                self.keys[uid] = key
-                if key in alive:
-                    self.at_once.append((alive[key], uid))
-                alive[key] = uid
-            elif kind == "DELETED":
-                del alive[key]
-            if owners := job["metadata"].get("ownerReferences"):
-                self.owners[uid] = [owner["name"] for owner in owners]
-        self.there = set(alive.values())
+        self.holds: dict[str, str] = {}  # uid of an Experiment to the key that it wants
+        self.went: dict[str, tuple[str, int | None]] = {}
+        self._let_go: dict[tuple[str, str], int] = {}
+        self._owners: dict[str, set[str]] = {}
+        self._alive: dict[str, str] = {}
+        for kind, found in sorted([*experiments, *jobs], key=lambda event: _version(event[1])):
+            (self._experiment if found["kind"] == "Experiment" else self._job)(kind, found)
+
+    @property
+    def there(self) -> set[str]:
+        return set(self._alive.values())
+
+    def _experiment(self, kind: str, found: dict[str, Any]) -> None:
+        uid = found["metadata"]["uid"]
+        before, now = self.holds.pop(uid, None), None if kind == "DELETED" else _key(found)
+        if before not in (None, now):
+            self._let_go[uid, before] = _version(found)
+        if now is not None:
+            self.holds[uid] = now
+
+    def _job(self, kind: str, job: dict[str, Any]) -> None:
+        uid, key = job["metadata"]["uid"], job["metadata"]["annotations"]["runonce.dev/cache-key"]
+        if kind == "ADDED":
+            self.keys[uid] = key
+            if key in self._alive:
+                self.at_once.append((self._alive[key], uid))
+            self._alive[key] = uid
+        owners = {owner["uid"] for owner in job["metadata"].get("ownerReferences", ())} or self._owners[uid]
+        for owner in owners - self._owners.get(uid, set()):
+            if self.holds.get(owner) == key:  # what it let go of before is not this Job
+                self._let_go.pop((owner, key), None)
+        self._owners[uid] = owners
+        if "deletionTimestamp" in job["metadata"] or kind == "DELETED":
+            times = [self._let_go.get((owner, key)) for owner in owners]
+            self.went.setdefault(uid, (key, None if None in times else max(times)))
+        if kind == "DELETED":
+            del self._alive[key]
+
+
+def _version(found: dict[str, Any]) -> int:
+    return int(found["metadata"]["resourceVersion"])
+
+
+def _key(experiment: dict[str, Any]) -> str:
+    """Everything but `lr` is the same in all of them."""
+    lr = experiment["spec"]["params"]["lr"]
+    if lr not in _KEYS:
+        _KEYS[lr] = key_of(experiment)
+    return _KEYS[lr]
+
+
+_KEYS: dict[float, str] = {}
 
 
 def unfinished(place: Place) -> list[str]:
@@ -138,25 +164,24 @@ def test_whatever_happens_each_key_is_made_once(place, tmp_path, seed):
             kills += 1
 
     killer = threading.Thread(target=lives_and_dies)
-    owners, recorder = Owners(place), Recorder(place.plane, place.jobs_path)
+    recorders = [Recorder(place.plane, path) for path in (place.experiments, place.jobs_path)]
+    names: list[str] = []
     with place.kubelet.playing(place.namespace, watcher.ends, every_s=0.2):
         killer.start()
         try:
             for number in range(EXPERIMENTS):
                 name, key = f"e{number}", chance.randrange(KEYS)
-                place.apply(name, params={"lr": key + 0.5}, machineParams={"train": {"nprocesses": 1}})
-                owners.has(name)
+                place.apply(name, params={"lr": key + 0.5}, machineParams=ONE)
+                names.append(name)
                 act = chance.random()
-                other = chance.choice(sorted(owners.of))
-                if act < 0.15:
-                    owners.goes(other)
+                other = chance.choice(names[-20:])  # whose Job may still run
+                if act < 0.25:
+                    names.remove(other)
                     place.delete(other)
-                elif act < 0.3:
-                    moved = chance.randrange(KEYS)
-                    place.apply(other, params={"lr": moved + 0.5}, machineParams={"train": {"nprocesses": 1}})
-                    owners.has(other)
+                elif act < 0.5:
+                    place.apply(other, params={"lr": chance.randrange(KEYS) + 0.5}, machineParams=ONE)
                 watcher.look()
-                time.sleep(chance.random() * 0.05)
+                time.sleep(chance.random() * 0.6)  # controllers keep up, and what goes has a Job
             wait_for(
                 "all to succeed",
                 lambda: watcher.look() or unfinished(place) == [],
@@ -169,20 +194,23 @@ def test_whatever_happens_each_key_is_made_once(place, tmp_path, seed):
             stop.set()
             killer.join()
     doomed.close()
-    made = Made(recorder.close())
+    told = History(*(recorder.close() for recorder in recorders))
     results = {attempt: name.rpartition("/")[2] for name, attempt in watcher.attempts.items()}
-    lost = made.keys.keys() - results.keys()
+    # A key is finished when a pod of it has published; where nobody wants it any more there is no result of it.
+    finished = results | {uid: key for uid, key in watcher.published.items() if key not in results.values()}
+    gone = {uid: told.went.get(uid) for uid in told.keys.keys() - finished.keys()}
+    times = {last for last in gone.values() if last is not None and last[1] is not None}
     print(
-        f"seed {seed}: {EXPERIMENTS} Experiments of {len(set(made.keys.values()))} keys, {kills} controllers killed, "
-        f"{len(made.keys)} Jobs, {len(results)} results, {len(lost)} times the last owner of a Job without one went, "
-        f"{len(made.at_once)} Jobs and {len(watcher.twice)} pods at once, {len(watcher.replaced)} commits replaced; "
-        f"{time.monotonic() - begun:.0f} s"
+        f"seed {seed}: {EXPERIMENTS} Experiments of {len(set(told.keys.values()))} keys, {kills} controllers killed, "
+        f"{len(told.keys)} Jobs, {len(set(finished.values()))} keys finished, {len(results)} results, "
+        f"{len(times)} times the last owner of an unfinished key went, {len(told.at_once)} Jobs and "
+        f"{len(watcher.twice)} pods at once, {len(watcher.replaced)} commits replaced; {time.monotonic() - begun:.0f} s"
     )
-    assert (made.at_once, watcher.twice, watcher.replaced) == ([], [], [])
+    assert (told.at_once, watcher.twice, watcher.replaced) == ([], [], [])
     assert kills >= EXPERIMENTS // 10
-    assert set(owners.of.values()) <= set(results.values())
+    assert set(told.holds.values()) <= set(results.values())
     assert len(results) == len(watcher.committed) <= KEYS
-    # Every result is of a Job that was seen, and each Job without one was let go by all that it ever had.
-    assert {uid: made.keys.get(uid) for uid in results} == results
-    assert not lost & made.there
-    assert {(name, made.keys[uid]) for uid in lost for name in made.owners[uid]} <= owners.gone
+    assert {uid: told.keys.get(uid) for uid in finished} == finished
+    # Every other Job began to go after all of its owners had let go of the key; no two for the same time.
+    assert {uid: last for uid, last in gone.items() if last not in times} == {}
+    assert len(told.keys) == len(set(finished.values())) + len(times)

@@ -15,6 +15,7 @@ from control_plane import CONTROLLER, wait_for
 from place import Place, condition, publish
 from recorder import Recorder
 
+from runonce.controller import decide
 from runonce.controller.main import Controller
 from runonce.controller.passes import look
 from runonce.kube.transport import Api
@@ -25,6 +26,7 @@ TRUE = {
     "Running": {"Accepted", "Running", "Reconciling"},
     "Suspended": {"Accepted"},
     "Succeeded": {"Accepted", "Ready", "Succeeded"},
+    "Blocked": {"Accepted", "Stalled"},
     "Failed": {"Accepted", "Failed", "Stalled"},
 }
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -35,8 +37,8 @@ Row = tuple[str, str, int]  # phase, reason, attempt
 class Stage:
     """One Experiment, `it`, and a controller whose passes the test takes. rows: those that were due, in order."""
 
-    def __init__(self, place: Place, controller: Controller, clock: Any) -> None:
-        self.place, self._controller, self._clock = place, controller, clock
+    def __init__(self, place: Place, controller: Controller, clock: Any, patch: pytest.MonkeyPatch) -> None:
+        self.place, self._controller, self._clock, self.patch = place, controller, clock, patch
         self.rows: list[Row] = []
 
     def apply(self, **changes: Any) -> None:
@@ -97,26 +99,44 @@ class Stage:
 
     def sees(self, phase: str, reason: str, attempt: int = 1, mode: str = "train") -> dict[str, Any]:
         """One pass over what is there now; then its status, which another pass leaves as it is."""
+        status = self._comes(phase, reason, attempt, TRUE[phase])
+        assert status["modes"][mode]["reason"] == reason
+        return status
+
+    def refuses(self, reason: str) -> dict[str, Any]:
+        """The pass finds the spec to be none."""
+        status = self._comes("Failed", reason, 0, {"Failed", "Stalled"})
+        assert condition(status, "Accepted")["reason"] == reason
+        return status
+
+    def waits_for_the_store(self, phase: str) -> dict[str, Any]:
+        """It does not answer: what is known stays, and is tried again."""
+        return self._comes(phase, "StoreError", 0, TRUE[phase] | {"Reconciling"})
+
+    def _comes(self, phase: str, reason: str, attempt: int, true: set[str]) -> dict[str, Any]:
         status = self._after_a_pass()
-        row = status["phase"], status["modes"][mode]["reason"], status["modes"][mode].get("attempt", 0)
         self.rows.append((phase, reason, attempt))
-        assert row == (phase, reason, attempt), status
-        true = {entry["type"] for entry in status["conditions"] if entry["status"] == "True"}
-        assert true - {"CacheHit"} == TRUE[phase]
+        assert _row(status) == (phase, reason, attempt), status
+        assert {entry["type"] for entry in status["conditions"] if entry["status"] == "True"} - {"CacheHit"} == true
         assert status["observedGeneration"] == self.place.get("it")["metadata"]["generation"]
         assert self._after_a_pass() == status
         return status
 
+    def look_at(self, name: str) -> None:
+        """A pass over another one."""
+        wait_for("fresh caches", lambda: self._fresh(name))
+        look(f"{self.place.namespace}/{name}", self._controller._world)
+
     def _after_a_pass(self) -> dict[str, Any]:
-        wait_for("fresh caches", self._fresh)
-        look(f"{self.place.namespace}/it", self._controller._world)
+        self.look_at("it")
         return self.place.status("it")
 
-    def _fresh(self) -> bool:
+    def _fresh(self, name: str) -> bool:
         jobs = {job["metadata"]["uid"]: int(job["metadata"]["resourceVersion"]) for job in self.place.jobs()}
         known = {job.uid: job.version for job in self._controller._job_cache.all()}
-        it = self._controller._experiments.get(f"{self.place.namespace}/it")
-        return jobs == known and it is not None and it.metadata.resource_version == _version(self.place.get("it"))
+        found = self._controller._experiments.get(f"{self.place.namespace}/{name}")
+        there = _version(self.place.get(name))
+        return jobs == known and found is not None and found.metadata.resource_version == there
 
 
 def _version(found: dict[str, Any]) -> str:
@@ -131,13 +151,13 @@ def _has(job: dict[str, Any], name: str, value: Any) -> bool:
 
 
 @pytest.fixture
-def stage(place, clock) -> Iterator[Stage]:
+def stage(place, clock, monkeypatch) -> Iterator[Stage]:
     api = Api.connect(kubeconfig=str(place.plane.kubeconfig(CONTROLLER)))
     controller = Controller(api, place.cluster(), namespace=place.namespace, elect=None, host="127.0.0.1", port=0)
     for informer in controller._all():
         informer.start()
     controller._await_caches()
-    yield Stage(place, controller, clock)
+    yield Stage(place, controller, clock, monkeypatch)
     controller._end()
 
 
@@ -311,6 +331,127 @@ def two_modes(stage: Stage) -> None:
     assert stage.place.status("it")["modes"]["train"]["phase"] == "Succeeded"
 
 
+def blocked(stage: Stage) -> None:
+    """A mode that is not run counts as done, but what reads its artifacts cannot begin."""
+    none, one = {"nprocesses": 0}, {"nprocesses": 1}
+    stage.apply(machineParams={"train": none})
+    stage.sees("Succeeded", "Skipped", attempt=0)
+    stage.apply(machineParams={"train": none, "test": one})
+    status = stage.sees("Blocked", "InputMissing", attempt=0, mode="test")
+    assert status["modes"]["train"]["phase"] == "Skipped"
+    assert "train is neither run nor cached" in status["message"]
+    stage.apply(machineParams={"train": one, "test": none})
+    stage.sees("Pending", "JobCreated")
+    (pod,) = stage.pods(1)
+    stage.run(pod)
+    stage.end(pod)
+    stage.job(Complete=True)
+    status = stage.sees("Succeeded", "Succeeded")
+    assert (status["modes"]["test"]["phase"], status["modes"]["test"]["reason"]) == ("Skipped", "Skipped")
+    stage.apply(machineParams={"train": none, "test": one})  # cached by now
+    stage.sees("Pending", "JobCreated", mode="test")
+
+
+def fails_before_the_test(stage: Stage) -> None:
+    """What failed speaks, and the mode after it has no word of its own."""
+    stage.apply(retries=0, machineParams={"train": {"nprocesses": 1}, "test": {"nprocesses": 1}})
+    stage.sees("Pending", "JobCreated")
+    (pod,) = stage.pods(1)
+    stage.run(pod)
+    stage.end(pod, 3)
+    stage.job(Failed=True)
+    status = stage.sees("Failed", "Error")
+    assert status["modes"]["test"] == {"phase": "Pending", "message": "waits for its turn", "total": 0}
+
+
+def rejected(stage: Stage) -> None:
+    stage.apply(profile="huge")
+    assert "'huge', which this cluster does not have" in stage.refuses("UnknownProfile")["message"]
+    assert stage.place.jobs() == []
+    stage.apply(profile="big")
+    stage.sees("Pending", "JobCreated")
+    stage.run(*stage.pods())
+    stage.apply(store="elsewhere")  # now a Job is let go of
+    stage.refuses("UnknownStore")
+    stage.clear()
+    wait_for("no Job", lambda: not stage.place.jobs())
+    stage.apply()
+    stage.sees("Pending", "JobCreated")
+
+
+def without_store(stage: Stage) -> None:
+    folder = stage.place.folder
+    moved = folder.with_name("elsewhere")
+
+    def takes_away() -> None:
+        folder.rename(moved)
+        folder.write_text("not a folder")
+
+    def gives_back() -> None:
+        folder.unlink()
+        moved.rename(folder)
+
+    takes_away()
+    stage.apply(machineParams={"train": {"nprocesses": 1}})
+    stage.waits_for_the_store("Pending")
+    assert stage.place.jobs() == []
+    gives_back()
+    stage.sees("Pending", "JobCreated")
+    (pod,) = stage.pods(1)
+    stage.run(pod)
+    stage.end(pod)
+    stage.job(Complete=True)
+    takes_away()
+    before = stage.place.status("it")["modes"]["train"]
+    assert stage.waits_for_the_store("Running")["modes"]["train"] == before
+    gives_back()
+    stage.sees("Succeeded", "Succeeded")
+
+
+def shared(stage: Stage) -> None:
+    """The Job is another one's; when it has as many owners as it may have, its result is waited for."""
+    stage.place.apply("other")
+    stage.look_at("other")
+    stage.patch.setattr(decide, "MAX_OWNERS", 1)
+    stage.apply()
+    assert "has 1 owners" in stage.sees("Pending", "SharedJob", attempt=0)["message"]
+    stage.patch.undo()
+    status = stage.sees("Pending", "JobCreated")
+    assert condition(status, "Accepted")["reason"] == "SharedJob"
+    assert "the Job of other is shared" in condition(status, "Accepted")["message"]
+    stage.run(*stage.pods())
+    for pod in stage.place.pods(2):
+        stage.end(pod)
+    stage.job(Complete=True)
+    assert condition(stage.sees("Succeeded", "Succeeded"), "Accepted")["reason"] == "Accepted"
+
+
+def unfit(stage: Stage) -> None:
+    """No node could take a pod, and the scheduler says so."""
+    stage.apply(machineParams={"train": {"nprocesses": 1}})
+    stage.sees("Pending", "JobCreated")
+    (pod,) = stage.pods(1)
+    said = {"reason": "Unschedulable", "message": "0/3 nodes are available"}
+    path = f"/api/v1/namespaces/{stage.place.namespace}/pods/{pod['metadata']['name']}/status"
+    conditions = [{"type": "PodScheduled", "status": "False", **said}]
+    stage.place.api.must("PATCH", path, {"status": {"conditions": conditions}}, content=STRATEGIC)
+    stage.sees("Pending", "JobCreated")
+    stage.later(6)
+    assert said["message"] in stage.sees("Pending", "Unschedulable")["message"]
+    stage.run(pod)
+
+
+def job_refused(stage: Stage) -> None:
+    quota = f"/api/v1/namespaces/{stage.place.namespace}/resourcequotas"
+    hard = {"count/jobs.batch": "0"}
+    stage.place.api.must("POST", quota, {"metadata": {"name": "q"}, "spec": {"hard": hard}})
+    wait_for("the quota", lambda: stage.place.api.get(f"{quota}/q").get("status", {}).get("hard"))
+    stage.apply()
+    assert "exceeded quota" in stage.sees("Pending", "JobRefused", attempt=0)["message"]
+    stage.place.api.must("DELETE", f"{quota}/q")
+    stage.sees("Pending", "JobCreated")
+
+
 STORIES: dict[Callable[[Stage], None], int] = {
     made: 7,
     hit: 1,
@@ -323,6 +464,13 @@ STORIES: dict[Callable[[Stage], None], int] = {
     without_image: 4,
     deleted: 5,
     two_modes: 3,
+    blocked: 6,
+    fails_before_the_test: 3,
+    rejected: 5,
+    without_store: 5,
+    shared: 4,
+    unfit: 4,
+    job_refused: 2,
 }
 
 
@@ -330,15 +478,14 @@ STORIES: dict[Callable[[Stage], None], int] = {
 def test_after_each_state_of_the_cluster_one_pass_brings_the_row_of_the_table(stage, story):
     recorder = Recorder(stage.place.plane, stage.place.experiments)
     story(stage)
-    seen = [_row(found) for _, found in recorder.close() if found["metadata"]["name"] == "it" and found.get("status")]
-    written = [row for row, _ in groupby(row for row in seen if row[0] != "")]
+    found = [found["status"] for _, found in recorder.close() if found["metadata"]["name"] == "it"]
+    written = [row for row, _ in groupby(_row(status) for status in found if status.get("conditions"))]
     due = [row for row, _ in groupby(stage.rows)]
     assert written == due
     assert len(stage.rows) == STORIES[story]
 
 
-def _row(found: dict[str, Any]) -> Row:
-    """Of the mode that speaks."""
-    status = found["status"]
+def _row(status: dict[str, Any]) -> Row:
+    """As conditions tell it, which is what waits for them goes by; the attempt of the mode that speaks, if one does."""
     mode = (status.get("modes") or {}).get(status.get("mode", ""), {})
-    return status.get("phase", "") if mode else "", mode.get("reason", ""), mode.get("attempt", 0)
+    return status["phase"], condition(status, "Ready")["reason"], mode.get("attempt", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import os
 import re
 
@@ -16,14 +17,17 @@ from runonce.experiment.status import (
     MAX_HISTORY,
     MAX_LOG_TAIL,
     MAX_MESSAGE,
+    MAX_ROUND,
     Condition,
     FailureStatus,
     HistoryEntry,
     ModeStatus,
     ModeStatuses,
     Status,
+    stored_bytes,
 )
 from runonce.kube.rules import RULES, Rule
+from runonce.kube.transport import encoded
 
 CASES = int(os.environ.get("RUNONCE_CASES", "700"))
 SEED = 7
@@ -143,7 +147,7 @@ def apply_status(api, namespace: str, name: str, status: dict):
     body = {"apiVersion": "runonce.dev/v1alpha1", "kind": "Experiment", "metadata": {"name": name}, "status": status}
     path = f"/apis/runonce.dev/v1alpha1/namespaces/{namespace}/experiments/{name}/status"
     return api.request(
-        "PATCH", path, body, content="application/apply-patch+yaml", fieldManager="runonce", force="true"
+        "PATCH", path, encoded(body), content="application/apply-patch+yaml", fieldManager="runonce", force="true"
     )
 
 
@@ -160,7 +164,7 @@ def fullest() -> Status:
     failure = FailureStatus(index=1, exit_code=3, reason=short, log_tail="t" * MAX_LOG_TAIL, attempt=2)
     mode = ModeStatus(
         phase="Failed", reason=short, message=message, cache_key=short, cache_hit=True, job=short, job_uid=short, attempt=3,
-        round="r" * 8192, total=5, active=4, succeeded=1, deletions=1, start_time=short, end_time=short, artifacts=message,
+        round="r" * MAX_ROUND, total=5, active=4, succeeded=1, deletions=1, start_time=short, end_time=short, artifacts=message,
         manifest=short, failure=failure,
     )  # fmt: skip
     conditions = tuple(
@@ -187,12 +191,22 @@ def test_the_server_keeps_every_field_of_the_status_model(api, namespace):
     assert answer.body["status"] == status
 
 
+def test_no_character_takes_more_in_the_server_than_is_counted(api, control_plane, namespace):
+    post(api, namespace, resource(resource_cases.BASES[0]))
+    message = "".join(map(chr, range(1, 0x180))) + "\u2027\u2028\u2029\u202a\ufeff\uffff🧪"
+    assert apply_status(api, namespace, "x", {"phase": "Pending", "message": message}).status == 200
+    path = f"/apis/runonce.dev/v1alpha1/namespaces/{namespace}/experiments/x"
+    told = re.search(r'"message":("(?:[^"\\]|\\.)*")', control_plane.kubectl("get", "--raw", path).stdout)[1]
+    assert json.loads(told) == message
+    assert stored_bytes(message) - 20 < len(told.encode()) <= stored_bytes(message)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"phase": "Odd"},
         {"message": "m" * (MAX_MESSAGE + 1)},
-        {"modes": {"train": {"round": "r" * 8193}}},
+        {"modes": {"train": {"round": "r" * (MAX_ROUND + 1)}}},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -38,6 +38,11 @@ class Image:
         (found,) = json.loads(self.call("image", "inspect", self.name).stdout)
         return dict(found)
 
+    @property
+    def torch(self) -> str:
+        """Which one it was built with, as make's TORCH= says it."""
+        return str(self.inspect()["Config"]["Labels"].get("dev.runonce.torch", "none"))
+
 
 @pytest.fixture(scope="session")
 def docker() -> str:
@@ -49,10 +54,10 @@ def docker() -> str:
 
 @pytest.fixture(scope="session", params=["controller", "worker"])
 def image(request, docker) -> Image:
-    made = Image(docker, f"runonce-dev/{request.param}:{runonce.__version__}")
+    made = Image(docker, f"{os.environ.get('REGISTRY', '')}runonce-dev/{request.param}:{runonce.__version__}")
     revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
     label = '{{index .Config.Labels "org.opencontainers.image.revision"}}'
     if made.call("image", "inspect", "--format", label, made.name).stdout != revision.stdout:
-        unmade = "no images are built of this very commit; make images builds them"
+        unmade = "no images are built of this very commit; `make images` builds them"
         pytest.fail(unmade) if os.environ.get("RUNONCE_IMAGES") else pytest.skip(unmade)
     return made

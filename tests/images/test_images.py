@@ -6,9 +6,12 @@ import json
 import re
 import subprocess
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import runonce
 from runonce.experiment.canonical import canonical
@@ -18,10 +21,11 @@ ROOT = Path(__file__).parents[2]
 LOCKED = set(re.findall(r"^([a-z0-9][a-z0-9.-]*)==([^ ;]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
 OF_PYTHON = {"pip", "setuptools"}  # a new environment has them, in versions of Python's own choice
 MEGABYTE = 1_000_000
+LARGEST = {"none": 250, "cpu": 1500, "cuda": 8000}  # megabytes, by TORCH=
 
 
 def name_of(image) -> str:
-    return str(image.name).partition("/")[2].partition(":")[0]
+    return str(image.name).rpartition("/")[2].partition(":")[0]
 
 
 def installed(image) -> dict[str, str]:
@@ -45,12 +49,16 @@ def test_it_is_nobodys_root(image):
 
 def test_it_holds_the_locked_versions_and_no_others(image):
     found = {pair for pair in installed(image).items() if pair[0] not in OF_PYTHON}
+    if image.torch == "cpu":  # its wheels are of another index, where the version has a name of its own: 2.15.0+cpu
+        found = {(name, version.partition("+")[0]) if name == "torch" else (name, version) for name, version in found}
     assert found - LOCKED == {("runonce", runonce.__version__)}
 
 
 def test_each_role_has_its_own_packages(image):
     names = set(installed(image))
-    assert not {"torch", "numpy", "pytest", "hatchling", "cyclonedx-bom"} & names
+    assert not {"pytest", "hatchling", "cyclonedx-bom"} & names
+    assert names & {"torch", "numpy"} == ({"torch", "numpy"} if image.torch != "none" else set())
+    assert bool(names & {"triton"} or any(name.startswith("nvidia-") for name in names)) == (image.torch == "cuda")
     assert ("kubernetes" in names) == ("prometheus-client" in names) == (name_of(image) == "controller")
     assert "boto3" in names
     assert ("pip" in names) == (name_of(image) == "worker"), "images are built FROM the worker's alone"
@@ -79,8 +87,14 @@ def test_its_labels_say_what_it_is(image):
     assert re.fullmatch(r"[0-9a-f]{40}", labels[f"{start}revision"])
 
 
+def test_torch_can_be_imported_where_it_is(image):
+    if image.torch == "none":
+        pytest.skip("this image was built without torch")
+    assert image.python("import json, torch; print(json.dumps(torch.arange(3).tolist()))") == [0, 1, 2]
+
+
 def test_it_is_small(image, record_property):
-    """Beside its base; most of the controller is kubernetes and boto3."""
+    """Beside its base; most of the controller is kubernetes and boto3, most of a worker torch where it has it."""
     own = sum(
         int(line.split("\t")[0])
         for line in image.call(
@@ -89,7 +103,8 @@ def test_it_is_small(image, record_property):
         if "/opt/runonce" in line and "COPY" in line
     )
     record_property("megabytes", own // MEGABYTE)
-    assert 0 < own < 250 * MEGABYTE
+    print(f"{image.name}, torch {image.torch}: {own // MEGABYTE} MB beside its base")
+    assert 0 < own < LARGEST[image.torch] * MEGABYTE
 
 
 def test_a_dockerfile_pins_its_base_and_copies_locked_names_before_the_source():
@@ -98,6 +113,19 @@ def test_a_dockerfile_pins_its_base_and_copies_locked_names_before_the_source():
         assert re.search(r"^ARG BASE_IMAGE=python:3\.\d+\.\d+\S*@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
         assert text.index("docker/requirements") < text.index("--require-hashes") < text.index("COPY service")
         assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE_IMAGE}"}
+
+
+def test_all_that_torch_needs_is_installed_with_hashes_before_a_torch_of_another_index():
+    """TORCH=cpu takes torch alone from TORCH_INDEX: what is left of the locked file has to be enough for it."""
+    (program,) = re.findall(r"awk '([^']+)' torch\.txt", (ROOT / "docker" / "worker.Dockerfile").read_text())
+    locked = ROOT / "docker" / "requirements" / "torch.txt"
+    text = subprocess.run(["awk", program, str(locked)], capture_output=True, text=True, check=True).stdout
+    found = set(re.findall(r"^([a-z0-9][a-z0-9.-]*)==", text, re.MULTILINE))
+    assert len(re.findall(r"^\S+==.*\\\n +--hash=sha256:", text, re.MULTILINE)) == len(re.findall(r"==", text))
+    assert not {name for name in found if name.startswith(("torch", "triton", "nvidia-", "cuda-"))}
+    declared = [Requirement(line) for line in metadata.requires("torch") or ()]
+    needed = {canonicalize_name(one.name) for one in declared if one.marker is None or one.marker.evaluate()}
+    assert {name for name in needed if not re.match("nvidia-|cuda-|triton", name)} <= found
 
 
 @pytest.mark.parametrize("name", ["controller", "worker", "torch"])

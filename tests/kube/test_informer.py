@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from collections.abc import Callable
 import pytest
 from conftest_kube import bookmark, job, listing, says, told, watching
 
+from runonce.errors import SpecError
+from runonce.experiment.spec import parse_experiment
 from runonce.kube.caches import Caches
 from runonce.kube.informer import Informer
-from runonce.kube.objects import JobObject
+from runonce.kube.objects import ExperimentObject, JobObject, shallow
 
 PATH = "/apis/batch/v1/namespaces/n/jobs"
 
@@ -154,6 +157,39 @@ def test_an_object_that_cannot_be_read_does_not_end_the_watching(server, follow)
     server.script("watch", watching(told("ADDED", {"metadata": {}})), watching())
     informer, _ = follow()
     until(lambda: names(informer) == ["a"])
+
+
+@pytest.mark.parametrize("levels", [129, 300, 9_000, 200_000])
+def test_an_object_that_is_nested_too_deeply_hides_no_other_and_is_refused_by_who_reads_its_spec(server, api, levels):
+    """The parser of JSON ends at 200 levels, the API server at 10,000."""
+
+    def experiment(name, version, params):
+        return job(name, version) | {"spec": {"config": "m:C", "params": params}}
+
+    deep = {"x": f"{levels} levels"}
+    server.script("get", listing(10, experiment("a", 3, deep), experiment("b", 4, {})))
+    server.script("watch", watching(told("ADDED", experiment("c", 11, deep)), told("ADDED", experiment("d", 12, {}))))
+    informer = Informer(api, PATH, ExperimentObject, min_backoff_s=0.01)
+    informer.start()
+    try:
+        until(lambda: names(informer) == ["a", "b", "c", "d"])
+    finally:
+        informer.stop()
+    assert len(server.of("get")) == 1
+    for name in ("a", "c"):
+        with pytest.raises(
+            SpecError, match=r"^spec\.params\.x\[0\].*: is nested more than 128 levels deep\. Flatten it\."
+        ):
+            parse_experiment(informer.get(f"n/{name}").document())
+
+
+def test_what_no_parser_follows_is_emptied_and_all_else_stays_as_it_is():
+    flat = json.dumps({'"]\\"[': ["]\\", {"}": '{[\\"'}], "é": [[], {}]}).encode()
+    assert shallow(flat) == flat
+    deep = b"[" * 1_000 + b'"]]"' + b"]" * 1_000
+    told = b'{"a":' + flat + b',"b":' + deep + b',"c":' + flat + b"}"
+    assert json.loads(shallow(told))["a"] == json.loads(shallow(told))["c"] == json.loads(flat)
+    assert shallow(deep) == b"[" * 131 + b"]" * 131
 
 
 # --- what one wrote oneself ---

@@ -97,9 +97,9 @@ def test_an_index_whose_pod_is_gone_was_evicted():
 
 
 def test_a_configuration_error_and_an_outlived_deadline_have_their_names():
-    assert told(seen("Failed"), pod(0, code=78), pod(1, reason="DeadlineExceeded")) == [
+    assert told(seen("Failed"), pod(0, code=78), pod(1, code=1, reason="DeadlineExceeded")) == [
         (0, 78, "ConfigurationError"),
-        (1, None, "DeadlineExceeded"),
+        (1, 1, "DeadlineExceeded"),
     ]
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import time
 
 import pytest
+import yaml
 from conftest_kube import says, watching
 from kubernetes.client import Configuration
 
 from runonce.errors import ApiError, Conflict, Expired, InputError, Invalid, NotFound, Refused, Unreachable
-from runonce.kube.transport import CREDENTIALS_S, Api, error_of
+from runonce.kube.transport import CREDENTIALS_S, Api, encoded, error_of
 
 PATH = "/apis/batch/v1/namespaces/n/jobs"
 
@@ -35,6 +37,16 @@ def test_every_write_is_strict_and_says_whose_it_is(server, api):
     ]
     assert server.asked[2].body == [{"op": "test", "path": "/a", "value": 1}]
     assert server.asked[3].query["force"] == "true"
+
+
+def test_what_is_sent_is_json_and_yaml_alike(server, api):
+    """The server reads what is applied as YAML, in which the JSON of `🧪` as two escapes is an error."""
+    server.script("patch", says(200, {}))
+    odd = ["".join(map(chr, (*range(0x3000), *range(0xFE00, 0x10010), 0x1F9EA, 0x10FFFF))), {"🧪": "a \u2028 b\x85\n"}]
+    data = encoded(odd)
+    api.apply(PATH, odd)
+    assert server.asked[0].body == json.loads(data) == yaml.safe_load(data.decode()) == odd
+    assert json.loads(encoded("\ud800")) == "\ud800"
 
 
 def test_a_deletion_names_the_object_and_what_becomes_of_its_pods(server, api):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import subprocess
 import time
@@ -16,7 +17,7 @@ from pod import KEY, SHELL, Pod, shell
 from runonce.author.bundle import pack
 from runonce.author.document import read_documents
 from runonce.experiment.spec import parse_experiment
-from runonce.store.backend import source_name
+from runonce.store.backend import shard_name, source_name
 from runonce.store.url import open_store
 
 
@@ -55,6 +56,33 @@ def test_a_program_without_a_handler_is_stopped_and_not_failed(pod):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 75
+
+
+def test_a_program_that_ends_well_when_it_is_told_to_end_is_stopped_and_not_published(pod):
+    """It may have ended halfway; what it saved is there for the next attempt."""
+    up = pod.place.folder / "up"
+    out = 'echo half > "$RUNONCE_OUTPUT/file"'
+    process = pod.start(shell(f'trap "exit 0" TERM; {out}; touch {up}; while :; do sleep 0.05; done'))
+    wait_for(up)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert open_store(pod.store).get(shard_name(KEY, "r", 1, "uid", 0)) is None
+
+
+@pytest.mark.parametrize(("waited_s", "code"), [(0, 75), (100, 1)])
+def test_a_pod_whose_time_is_over_does_not_end_as_one_that_has_to_leave(pod, waited_s, code):
+    """With 75 Kubernetes would put another in its place for ever. The kubelet wrote the spec when it took the pod."""
+    up = pod.place.folder / "up"
+    experiment = shell(f"touch {up}; exec sleep 600").replace("spec:\n", "spec:\n  activeDeadlineSeconds: 100\n")
+    process = pod.start(experiment)
+    wait_for(up)
+    then = time.time() - waited_s
+    os.utime(pod.spec, (then, then))
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert ("error (DeadlineExceeded): it ran for spec.activeDeadlineSeconds, 100 s." in out) == (code == 1)
 
 
 def test_a_program_that_dies_of_a_signal_ends_the_pod_as_a_shell_would(pod):

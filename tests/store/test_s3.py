@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import socket
 import subprocess
 import sys
 
 import pytest
+from botocore.awsrequest import AWSResponse
 
 from runonce.errors import Damaged, InputError, PreconditionFailed, StoreError
 from runonce.store.backend import blob_name
+from runonce.store.check import check_store
 from runonce.store.location import parse_location
 from runonce.store.s3 import S3Backend
 from runonce.store.url import open_store
@@ -179,3 +182,23 @@ def test_a_backend_is_what_its_url_says(weed):
     url = weed.url("t/here")
     assert isinstance(open_store(url), S3Backend)
     assert open_store(url).url == url
+
+
+def test_a_service_that_does_not_know_versions_has_none(plain_s3, tmp_path):
+    """Cloudflare R2 is one: it answers 501, and a store there works as in a bucket without them."""
+
+    def refuse(request, **_):
+        body = b"<Error><Code>NotImplemented</Code><Message>no</Message></Error>"
+        return AWSResponse(request.url, 501, {"content-type": "application/xml"}, Raw(body))
+
+    class Raw(io.BytesIO):
+        def stream(self, **_):
+            yield self.getvalue()
+
+    plain_s3._client.meta.events.register("before-send.s3.GetBucketVersioning", refuse)
+    (tmp_path / "a").write_bytes(b"a")
+    digest = hashlib.sha256(b"a").hexdigest()
+    plain_s3.put_file(blob_name(digest), tmp_path / "a", sha256=digest)
+    assert [entry.name for entry in plain_s3.list("b/")] == [blob_name(digest)]
+    assert list(plain_s3.superseded("b/")) == []
+    check_store(plain_s3)

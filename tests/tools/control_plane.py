@@ -28,6 +28,8 @@ from typing import Any
 import urllib3
 from certificates import Authority
 
+from runonce.kube.objects import shallow
+
 CRDS = Path(__file__).parents[2] / "helm" / "runonce" / "files" / "crds"
 ADMIN = "admin"
 CONTROLLER = "runonce-controller"
@@ -91,7 +93,7 @@ class Api:
             headers=self._headers | {"Content-Type": content},
         )
         try:
-            value = json.loads(answer.data)
+            value = json.loads(shallow(answer.data))
         except ValueError:
             value = answer.data.decode("utf-8", "replace")
         return Answer(answer.status, value, answer.headers)

@@ -24,13 +24,13 @@ from runonce.store.url import open_store
 GROUP = "/apis/runonce.dev/v1alpha1"
 
 
-def grant(plane: ControlPlane) -> None:
-    """The controller's rights, and no other."""
+def grant(plane: ControlPlane, user: str = CONTROLLER) -> None:
+    """To this user the controller's rights, and no other."""
     api = plane.api()
     role = {"metadata": {"name": "runonce"}, "rules": rules(RULES + LEASE_RULES)}
-    subject = {"kind": "User", "name": CONTROLLER, "apiGroup": "rbac.authorization.k8s.io"}
+    subject = {"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
     binding = {
-        "metadata": {"name": "runonce"},
+        "metadata": {"name": f"runonce-{user}"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "runonce"},
         "subjects": [subject],
     }
@@ -184,10 +184,7 @@ class Place:
         return wait_for(f"{count} pods", found)
 
     def key(self, name: str, mode: str = "train") -> str:
-        found = self.get(name)
-        metadata = {"name": name, "annotations": {}}
-        value = {"apiVersion": found["apiVersion"], "kind": "Experiment", "metadata": metadata, "spec": found["spec"]}
-        return parse_experiment(value).spec.keys()[mode][1]
+        return key_of(self.get(name), mode)
 
     def commits(self) -> list[str]:
         return [entry.name for entry in self.backend.list("c/")]
@@ -204,6 +201,13 @@ class Place:
 
         with self.kubelet.playing(self.namespace, end):
             yield
+
+
+def key_of(found: dict[str, Any], mode: str = "train") -> str:
+    """The cache key of an Experiment as the API server gives it."""
+    metadata = {"name": found["metadata"]["name"], "annotations": {}}
+    value = {"apiVersion": found["apiVersion"], "kind": "Experiment", "metadata": metadata, "spec": found["spec"]}
+    return parse_experiment(value).spec.keys()[mode][1]
 
 
 def first_fails() -> Callable[[Pod], int]:

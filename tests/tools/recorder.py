@@ -25,7 +25,7 @@ class Recorder:
         self.faults: list[str] = []
         self._stop = threading.Event()
         self._watch = self._open()
-        self._thread = threading.Thread(target=self._follow, name="recorder")
+        self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)  # of a test that failed
         self._thread.start()
 
     def _open(self):

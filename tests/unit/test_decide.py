@@ -210,8 +210,8 @@ def test_a_job_that_is_being_deleted_is_waited_for():
 
 def test_a_job_of_another_key_under_the_name_is_an_error():
     decision = decide(wanted(), Seen(job=job(cache_key="x")))
-    assert isinstance(decision, Fail)
-    assert decision.reason == "JobNameTaken"
+    assert isinstance(decision, Block)
+    assert decision.cause == "JobNameTaken"
 
 
 def test_a_complete_job_with_all_shards_is_committed():
@@ -509,3 +509,10 @@ def test_victims_of_the_group_do_not_hide_that_it_was_stopped():
 
 def test_nothing_known_is_charged_where_coupled():
     assert judge([], coupled=True) == "charged"
+
+
+@pytest.mark.parametrize(("coupled", "verdict"), [(True, "charged"), (False, "final")])
+def test_a_limit_of_time_is_the_experiments_own(coupled, verdict):
+    """Its process ends as one that was evicted, and would be tried again for ever."""
+    late = [failure(75, "DeadlineExceeded"), failure(76), failure(75, "EndedWithGroup")]
+    assert judge(late, coupled=coupled) == verdict

@@ -13,6 +13,7 @@ import math
 import pathlib
 import re
 import sys
+import tomllib
 import types
 import typing
 import uuid
@@ -25,6 +26,7 @@ import numpy as np
 import pydantic
 import pytest
 import resource_reference
+import yaml
 
 from runonce import ExperimentParameters, load, render
 from runonce.author.document import read_documents, read_value
@@ -332,6 +334,49 @@ def test_a_command_that_is_shown_is_one(page):
     first = {name.split()[0] for name in COMMANDS} | {"worker", "cluster", "store"}
     for word in re.findall(r"(?:^|[`$(])runonce ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
         assert word in first, word
+
+
+# --- what to install and to build ----------------------------------------------------------------------------
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *PAGES], ids=lambda page: page.name)
+def test_extras_and_words_of_make_that_are_shown_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for extras in re.findall(r"pip install '(?:\.|runonce)\[([\w,]+)\]'", text):
+        assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"]), extras
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for words in re.findall(r"(?:^|`)make ((?:[a-z-]+ ?)+)", text, re.MULTILINE):
+        for word in words.split():
+            assert re.search(rf"^{word}:.*## ", makefile, re.MULTILINE), word
+
+
+def test_images_of_the_first_five_minutes_are_built_by_docker_alone():
+    """No environment of Python stands before them, and the page loads those that they are."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for word in ("images", "built"):
+        assert re.search(rf"^{word}:(?: built)? ##", makefile, re.MULTILINE), word
+    page = text_of("get-started.md")
+    assert "make setup" not in page
+    assert f"runonce-dev/controller:{PROJECT['version']} runonce-dev/worker:{PROJECT['version']}" in page
+
+
+# --- what a GitOps tool is told -------------------------------------------------------------------------------
+
+
+def test_what_a_gitops_tool_is_told_prunes_and_does_not_wait_for_a_training():
+    argo, flux = map(yaml.safe_load, blocks(DOCS / "gitops.md", "yaml"))
+    assert (argo["apiVersion"], argo["kind"]) == ("argoproj.io/v1alpha1", "Application")
+    assert argo["spec"]["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}
+    assert argo["spec"]["syncPolicy"]["syncOptions"] == ["ServerSideApply=true"]
+    assert argo["metadata"]["annotations"] == {"argocd.argoproj.io/compare-options": "ServerSideDiff=true"}
+    assert set(argo["spec"]) == {"project", "source", "destination", "syncPolicy"}
+    assert set(argo["spec"]["source"]) == {"repoURL", "targetRevision", "path"}
+    assert (flux["apiVersion"], flux["kind"]) == ("kustomize.toolkit.fluxcd.io/v1", "Kustomization")
+    assert (flux["spec"]["prune"], flux["spec"]["wait"]) == (True, False)
+    assert flux["spec"]["sourceRef"]["kind"] == "GitRepository"
+    assert {"interval", "path"} <= set(flux["spec"])  # the first of them has no default
 
 
 # --- links --------------------------------------------------------------------------------------------------

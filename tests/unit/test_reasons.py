@@ -6,6 +6,14 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runonce.controller.decide import judge
+from runonce.experiment.blame import named
+from runonce.kube.job_state import job_state
+from runonce.kube.objects import JobObject, PodObject
 
 ROOT = Path(__file__).parents[2]
 SERVICE, DOCS = ROOT / "service" / "runonce", ROOT / "docs"
@@ -28,7 +36,12 @@ OF_KUBERNETES = {  # what it says, and what is asked of it
 }  # fmt: skip
 OF_S3 = set(re.findall(r'"([A-Za-z0-9]+)"', (SERVICE / "store" / "s3_errors.py").read_text()))
 OF_FAILURES = {"PodLost", "SupervisorLost", "EndedWithGroup", "Stopped", "ShardsMissing", "AttemptFailed", "OOMKilled"}
-OTHERS = {"Made", "Content", "Invalid", "NextAttempt", "Failing", "Moved"}  # told in passing, or no condition's
+OTHERS = {"Content", "Moved"}  # told in passing, or no condition's
+# Words of the kubelet for a pod that failed, which become the reason as they are.
+OF_KUBELET = {
+    "UnexpectedAdmissionError", "TopologyAffinityError", "NodeAffinity", "OutOfcpu", "OutOfmemory", "OutOfpods",
+    "ContainerStatusUnknown",
+}  # fmt: skip
 
 
 def words(path: Path) -> Iterator[str]:
@@ -69,9 +82,27 @@ def test_no_row_is_of_a_reason_that_there_is_not():
     """A row's words are somewhere in the code, as text or as the name of an error."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in SERVICE.rglob("*.py"))
     known = set(re.findall(r"[A-Za-z]+", text))
-    shown = {word for word in told() if word not in OF_FAILURES | CONDITIONS and not word.startswith("Killed")}
+    others = OF_FAILURES | OF_KUBELET | CONDITIONS | {"OutOf"}
+    shown = {word for word in told() if word not in others and not word.startswith("Killed")}
     assert shown - known == set()
 
 
 def test_the_reasons_are_found_at_all():
     assert {"PodsRefused", "Unschedulable", "InputMissing", "StoreUnreachable", "Hung"} <= reasons()
+
+
+@pytest.mark.parametrize("word", sorted(OF_KUBELET))
+def test_a_word_of_the_kubelet_is_the_reason_and_has_a_row(word):
+    assert word in told()
+    status: dict[str, Any] = {"phase": "Failed", "reason": word, "message": "said so"}
+    if word == "ContainerStatusUnknown":  # of the container, not of its pod
+        ended = {"exitCode": 137, "reason": word, "message": "said so"}
+        status = {"phase": "Failed", "containerStatuses": [{"name": "worker", "state": {"terminated": ended}}]}
+    about = {"name": "x", "uid": "u", "resourceVersion": "1"}
+    failed = {"conditions": [{"type": "Failed", "status": "True"}]}
+    job = JobObject.model_validate({"metadata": about, "spec": {"completions": 1, "parallelism": 1}, "status": failed})
+    index = {"batch.kubernetes.io/job-completion-index": "0"}
+    pod = PodObject.model_validate({"metadata": about | {"annotations": index}, "status": status})
+    (failure,) = job_state(job, [pod]).failures
+    assert named(failure) == (word, "said so")
+    assert judge([failure], coupled=True) == "charged"

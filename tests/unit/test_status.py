@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,15 +14,16 @@ from runonce.controller.status import (
     View,
     between_attempts,
     build_status,
+    clip,
     closed,
     only_counts_differ,
     read_status,
     to_value,
 )
-from runonce.experiment.canonical import canonical
 from runonce.experiment.job import Failure, JobState, Owner, Round
 from runonce.experiment.manifest import Commit
-from runonce.experiment.status import MAX_HISTORY, ModeStatus, Status
+from runonce.experiment.status import MAX_HISTORY, MAX_ROUND, ModeStatus, Status
+from runonce.kube.job_state import decode_round, mirrored
 
 ME = Owner(uid="me", name="mine")
 NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z"
@@ -111,6 +114,30 @@ def test_kstatus_agrees_with_the_phase(row):
     seen, phase, _ = ROWS[row]
     words = {"Succeeded": "Current", "Failed": "Failed", "Blocked": "Failed"}
     assert kstatus(to_value(build_status(subject(), [seen], Status()))) == words.get(phase, "InProgress")
+
+
+def test_a_word_of_a_kubelet_becomes_a_reason_that_a_condition_may_have():
+    full = Failure(index=0, exit_code=None, reason="OutOfnvidia.com/gpu")
+    failed = view(Fail(full.reason, (full,)), job(phase="failed", failures=(full,)))
+    found = build_status(subject(), [failed], Status())
+    pattern = re.compile("[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")  # of metav1.Condition
+    assert all(pattern.fullmatch(condition.reason) for condition in found.conditions)
+    assert "OutOfnvidia.com/gpu" in found.message
+
+
+def test_why_it_was_a_miss_stays_as_long_as_the_key():
+    text = "train: nearest earlier result abc: params.lr was 1, is 2"
+    first = build_status(subject(), [view(Wait("x", "Running"), job(), missed=text)], Status())
+    later = build_status(subject(), [view(Wait("x", "Running"), job(ready=1))], first)
+    made = build_status(subject(), [view(hit(False), job(phase="complete"))], later)
+    for status, reason in ((first, "Missed"), (later, "Missed"), (made, "Made")):
+        told = next(condition for condition in status.conditions if condition.type == "CacheHit")
+        assert (told.status, told.reason, told.message) == ("False", reason, text)
+    edited = build_status(subject(), [view(Wait("x", "Running"), job(), cache_key="other")], later)
+    assert "CacheHit" not in conditions(edited)
+    assert (
+        next(c for c in build_status(subject(), [view(hit())], later).conditions if c.type == "CacheHit").message == ""
+    )
 
 
 def test_a_fresh_object_and_an_edited_one_are_in_progress():
@@ -238,19 +265,76 @@ def replace_phase(status: Status) -> Status:
     return status.model_copy(update={"phase": "Failed"})
 
 
-def test_a_status_is_never_larger_than_16_kib():
-    """Long messages, odd characters, a full history."""
-    tail = "é" * 100_000 + "\x00"
-    bad = Failure(index=99_999, exit_code=1, reason="R" * 5000, log_tail=tail)
+# As the API server writes them, 1, 2, 2, 6, 6, 8 and 4 bytes; in a record, which is JSON in JSON, up to 14.
+ODD = ("x", '"', "é", "\x01", "<", ".\u2028.", "🧪")
+
+
+def stored_size(value) -> int:
+    """Of a value in etcd: Go escapes what HTML gives a meaning to, and line separators."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return len(re.sub("[<>&\u2028\u2029]", "123456", text).encode())
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_status_is_never_larger_than_16_kib(odd):
+    """Every text as long as can be, eight requests to run again in each record, a full history."""
+    long = odd * 5000
+    bad = Failure(index=99_999, exit_code=1, reason=long, log_tail=long + "\x00")
     status = build_status(subject(), [view(hit())], Status())
     for number in range(MAX_HISTORY + 1):
         status = build_status(subject(), [view(hit(), cache_key=f"{number:064x}")], status)
+    owner = Owner(uid="u" * 36, name="mine")
+    texts = tuple(f"{number:02}" + odd * (62 // len(odd.encode())) for number in range(40))
+    record = Round(
+        round="r" * 64,
+        attempt=1000,
+        charges={f"{number:036}": 3 for number in range(10)},
+        machine="m" * 64,
+        replaces="e" * 64,
+        tokens=texts,
+        deletions=5,
+    )
+    text = mirrored(record, owner)
+    kept = decode_round(text)
+    assert len(text) <= MAX_ROUND
+    assert (kept.attempt, kept.charges, kept.tokens[-1]) == (1000, record.charges, texts[-1])
     views = []
     for mode in ("train", "valid", "test"):
         failed = job(phase="failed", failures=(bad,), name="j" * 57)
-        views.append(replace(view(Fail("R" * 5000, (bad,)), failed, round="x" * 1500), mode=mode))
-    status = build_status(subject(modes=("train", "valid", "test")), views, status)
-    assert len(canonical(to_value(status))) <= 16 * 1024
+        views.append(replace(view(Fail(long, (bad,)), failed, round=text, cache_key="f" * 64, store=long), mode=mode))
+    status = build_status(
+        subject(modes=("train", "valid", "test"), rerun=long, accepted=("R" * 99, long)), views, status
+    )
+    value = to_value(status)
+    assert stored_size(value) <= 16 * 1024
+    assert [decode_round(mode["round"]) for mode in value["modes"].values()] == [kept] * 3
+    assert all(mode["failure"]["logTail"].endswith(odd) for mode in value["modes"].values())
+    assert len(value["history"]) == MAX_HISTORY
+    back = read_status(value, "me")
+    assert to_value(back) == value
+    assert (
+        to_value(
+            build_status(subject(modes=("train", "valid", "test"), rerun=long, accepted=("R" * 99, long)), views, back)
+        )
+        == value
+    )
+
+
+def test_nor_is_one_in_which_somebody_else_has_written():
+    short = "\x01" * 256
+    entry = ModeStatus(cache_key=short, job=short, job_uid=short, round="\x01" * MAX_ROUND, artifacts="\x01" * 640)
+    before = Status(uid="me", observed_generation=1, modes=dict.fromkeys(("train", "valid", "test"), entry))
+    value = to_value(build_status(subject(trouble="the store is away"), [], before))
+    assert stored_size(value) <= 16 * 1024
+    assert value["message"] == "the store is away"
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_text_is_cut_by_what_it_takes_in_the_server(odd):
+    assert clip(odd * 10) == odd * 10
+    cut = clip(odd * 1000)
+    assert (cut[: len(odd)], cut[-1]) == (odd, "…")
+    assert 640 - 10 <= stored_size(cut) - 2 <= 640
 
 
 def test_a_mode_without_a_status_has_none():

@@ -78,3 +78,24 @@ def test_the_cluster_is_tested_on_every_version_that_is_promised():
     assert [re.match(r"kindest/node:v(1\.\d+)\.\d+@sha256:[0-9a-f]{64}$", node)[1] for node in nodes] == [
         "1.34", "1.35", "1.36", "1.37",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["ci", "release"])
+def test_an_image_for_torch_on_the_cpu_is_left_out_where_no_index_of_it_is_named_and_that_is_told(name):
+    """PyPI, chart and all other images need no variable of the repository."""
+    job = jobs(FOLDER / "workflows" / f"{name}.yaml")["images"]
+    matrix = job["strategy"]["matrix"]
+    assert "cpu" in matrix["torch"]
+    assert {"torch": "${{ vars.TORCH_CPU_INDEX == '' && 'cpu' || 'nothing' }}"} in matrix["exclude"]
+    (notice,) = (step for step in job["steps"] if "::notice::" in step.get("run", ""))
+    assert notice["if"].startswith("vars.TORCH_CPU_INDEX == ''")
+    assert "`TORCH_CPU_INDEX`" in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_what_is_released_for_another_processor_is_built_where_programs_of_it_run():
+    steps = jobs(FOLDER / "workflows" / "release.yaml")["images"]["steps"]
+    (build,) = (step for step in steps if "platforms" in step.get("with", {}) and "push" in step["with"])
+    (emulator,) = (step for step in steps if "setup-qemu-action" in step.get("uses", ""))
+    assert build["with"]["platforms"] == "${{ matrix.torch == 'cuda' && 'linux/amd64' || 'linux/amd64,linux/arm64' }}"
+    assert (emulator["if"], emulator["with"]) == ("matrix.torch != 'cuda'", {"platforms": "arm64"})
+    assert steps.index(emulator) < steps.index(build)

@@ -35,13 +35,13 @@ def list_all(api: Api, namespace: str) -> list[ExperimentObject]:
         raise InputError.of("", f"{api.host} knows no Experiments.", "Install the chart of Runonce.") from error
     except Refused as error:
         raise InputError.of("", str(error), "Ask for the right to list and watch experiments.") from error
-    return ListOf[ExperimentObject].model_validate_json(data).items
+    return ListOf[ExperimentObject].read(data).items
 
 
 def find_one(api: Api, namespace: str, name: str) -> ExperimentObject:
     """Raises InputError where there is none."""
     try:
-        return ExperimentObject.model_validate_json(api.get(f"{experiments_path(namespace)}/{name}"))
+        return ExperimentObject.read(api.get(f"{experiments_path(namespace)}/{name}"))
     except NotFound as error:
         raise InputError.of(
             "", f"no Experiment {name} is in namespace {namespace}.", "See `runonce cluster ls -n NAMESPACE`."
@@ -128,7 +128,7 @@ def log_lines(api: Api, namespace: str, mode: ModeStatus, index: int, *, followi
 
 def _newest_pod(api: Api, namespace: str, mode: ModeStatus, index: int) -> PodObject | None:
     selector = f"batch.kubernetes.io/controller-uid={mode.job_uid},batch.kubernetes.io/job-completion-index={index}"
-    found = ListOf[PodObject].model_validate_json(api.get(_pods(namespace), labelSelector=selector)).items
+    found = ListOf[PodObject].read(api.get(_pods(namespace), labelSelector=selector)).items
     return max(found, key=lambda pod: (pod.metadata.creation_timestamp, pod.version), default=None)
 
 

@@ -10,7 +10,7 @@ from runonce.api.target import Located, completed, prove_all
 from runonce.errors import CodeError, Fault, InputError, Invalid, NotFound, Refused, SpecError, raise_all
 from runonce.experiment.canonical import parse
 from runonce.experiment.spec import parse_experiment
-from runonce.kube.objects import ExperimentObject
+from runonce.kube.objects import ExperimentObject, shallow
 from runonce.kube.transport import MANAGER as API_MANAGER
 from runonce.kube.transport import Api
 from runonce.settings import Settings
@@ -77,13 +77,13 @@ def submit_all(found: Sequence[Located], api: Api, namespace: str) -> list[Exper
             errors.append(error)
     raise_all(errors)
     answers = [_apply(api, namespace, resource) for resource in resources]
-    return [ExperimentObject.model_validate_json(answer) for answer in answers]
+    return [ExperimentObject.read(answer) for answer in answers]
 
 
 def _try(api: Api, namespace: str, located: Located, resource: dict[str, Any]) -> None:
     """What the server would make of it has the keys that it has here. Raises InputError."""
     try:
-        answer = parse(_apply(api, namespace, resource, dry_run=True))
+        answer = parse(shallow(_apply(api, namespace, resource, dry_run=True)))
     except InputError as error:
         if "does not support dry run" in str(error):  # somebody's webhook; what it thinks is heard when it counts
             return

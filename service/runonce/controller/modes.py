@@ -121,14 +121,19 @@ class Modes:
             leases.hold(wanted.cache_key)  # an earlier controller's, which nobody renews any more
         view = self._view(wanted, decision, job if mine and not self._is_closed(wanted, job) else None)
         if mine and job is not None and job.phase == "active" and not isinstance(decision, _FINAL):
-            return replace(view, missed=self._missed(wanted, backend))
+            begins = isinstance(decision, rules.Create | rules.Replace) and decision.round.attempt == 1
+            return replace(view, missed=self._missed(wanted, backend, begins=begins))
         return view
 
-    def _missed(self, wanted: ModeOf, backend: Backend) -> str:
-        """Why there was no result yet of what a Job makes; empty where the status says so already."""
+    def _missed(self, wanted: ModeOf, backend: Backend, *, begins: bool) -> str:
+        """Why there was no result yet of what a Job makes; empty where the status says so already.
+
+        begins: the Job is the first of its round.
+        """
         before, mode = self._written.now, wanted.mode
         status: ModeStatus | None = getattr(before.modes, mode)
-        if status is not None and status.cache_key == wanted.cache_key and why_missed(before).startswith(f"{mode}: "):
+        same = status is not None and status.cache_key == wanted.cache_key
+        if same and not begins and why_missed(before).startswith(f"{mode}: "):
             return ""
         if wanted.tokens:
             return f"{mode}: asked to be made anew"

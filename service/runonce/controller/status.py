@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -18,6 +20,7 @@ from runonce.experiment.status import (
     MAX_HISTORY,
     MAX_LOG_TAIL,
     MAX_MESSAGE,
+    MAX_STATUS,
     Condition,
     FailureStatus,
     HistoryEntry,
@@ -25,10 +28,12 @@ from runonce.experiment.status import (
     ModeStatuses,
     PhaseName,
     Status,
+    stored_bytes,
 )
 
 Truth = Literal["True", "False", "Unknown"]
 MAX_REASON = 64
+_NO_REASON = re.compile("[^A-Za-z0-9_,:]")  # a kubelet says OutOfnvidia.com/gpu, which no condition's reason may be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +78,15 @@ def read_status(value: Mapping[str, Any], uid: str) -> Status:
 
 
 def to_value(status: Status) -> dict[str, Any]:
-    """As it is written: all that is owned, each time, or the server would drop what is left out."""
-    value: dict[str, Any] = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return _without_defaults(value)
+    """As it is written: all that is owned, each time, or the server would drop what is left out. At most MAX_STATUS."""
+    value = _without_defaults(status.model_dump(mode="json", by_alias=True, exclude_none=True))
+    for limit in (512, 256, 128):  # the last is enough for whatever this module puts into a status
+        if stored_bytes(value) <= MAX_STATUS:
+            return value
+        value = {name: _shortened(name, entry, limit) for name, entry in value.items()}
+    if stored_bytes(value) > MAX_STATUS:  # somebody else wrote into the one before
+        value = {name: entry for name, entry in value.items() if name not in ("history", "modes")}
+    return value
 
 
 def mode_phase(view: View) -> Phase:
@@ -242,10 +253,34 @@ def only_counts_differ(first: Status, second: Status) -> bool:
 
 
 def clip(text: str, limit: int = MAX_MESSAGE) -> str:
-    """At most `limit` bytes of it; an ellipsis tells that there was more."""
-    clean = text.replace("\x00", "").strip()
-    data = clean.encode("utf-8", "replace")
-    return data.decode() if len(data) <= limit else data[: limit - 3].decode("utf-8", "ignore") + "…"
+    """At most `limit` bytes of it, as they are stored; an ellipsis tells that there was more."""
+    clean = _characters(text).strip()
+    most = clean[: limit + 1]
+    return most if stored_bytes(most) - 2 <= limit else most[: _fitting(most, limit - 3)] + "…"
+
+
+def _tail(text: str, limit: int = MAX_LOG_TAIL) -> str:
+    """Its end, within `limit`."""
+    most = _characters(text)[-limit:]
+    return most[len(most) - _fitting(most[::-1], limit) :]
+
+
+def _characters(text: str) -> str:
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
+def _fitting(text: str, limit: int) -> int:
+    """How many of its characters take at most `limit` bytes."""
+    return sum(taken <= limit for taken in accumulate(stored_bytes(character) - 2 for character in text))
+
+
+def _shortened(name: str, value: Any, limit: int) -> Any:
+    """Only what is for people to read: messages, and the ends of logs."""
+    if isinstance(value, dict):
+        return {inner: _shortened(inner, entry, limit) for inner, entry in value.items()}
+    if isinstance(value, list):
+        return [_shortened(name, entry, limit) for entry in value]
+    return clip(value, limit) if name == "message" else _tail(value, limit) if name == "logTail" else value
 
 
 def _uncounted(status: Status) -> dict[str, Any]:
@@ -264,7 +299,7 @@ def _condition(subject: Subject, entry: tuple[str, Truth, str, str], old: Condit
         status=truth,
         observed_generation=subject.generation,
         last_transition_time=since,
-        reason=clip(reason, MAX_REASON) or "Unknown",
+        reason=clip(_NO_REASON.sub("", reason), MAX_REASON) or "Unknown",
         message=clip(message, MAX_MESSAGE if kind in ("Ready", "Accepted") else MAX_MESSAGE // 5),
     )
 
@@ -355,12 +390,11 @@ def _failure(view: View, same: ModeStatus, attempt: int) -> FailureStatus | None
 
 
 def _failure_status(failure: Failure, attempt: int) -> FailureStatus:
-    tail = failure.log_tail.replace("\x00", "").encode("utf-8", "replace")[-MAX_LOG_TAIL:].decode("utf-8", "ignore")
     return FailureStatus(
         index=failure.index,
         exit_code=failure.exit_code,
         reason=clip(failure.reason, MAX_REASON) or "Error",
-        log_tail=tail,
+        log_tail=_tail(failure.log_tail),
         attempt=attempt,
     )
 

@@ -70,7 +70,7 @@ class Written:
             answer = self._world.api.apply(path, body)
         except NotFound:
             return  # deleted meanwhile
-        written = ExperimentObject.model_validate_json(answer.body)
+        written = ExperimentObject.read(answer.body)
         self._version = written.metadata.resource_version
         self.now = status
         self._world.experiments.learn(written)

@@ -25,6 +25,16 @@ def is_deeper(value: Any, levels: int) -> bool:
     return True
 
 
+def deep_path(value: Any, levels: int, most: int = 6) -> tuple[str | int, ...]:
+    """The first steps on the way to what is nested more than so many levels deep."""
+    path: tuple[str | int, ...] = ()
+    while len(path) < most:
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        name, value = next(entry for entry in entries if is_deeper(entry[1], levels - len(path) - 1))
+        path = (*path, name)
+    return path
+
+
 def lost_nulls(annotation: str, params: Mapping[str, Any]) -> list[Fault]:
     """Client-side apply drops null entries silently; what it kept in its annotation shows it."""
     import json

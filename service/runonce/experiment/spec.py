@@ -17,7 +17,7 @@ from runonce.experiment.canonical import digest
 from runonce.experiment.form import check_form
 from runonce.experiment.key import MODES, KeyParts, cache_key, hash_form, params_hash
 from runonce.experiment.machine import DEFAULT_GPU, JobShape, MachineParams, plan_job
-from runonce.experiment.nulls import MAX_LEVELS, is_deeper, lost_nulls
+from runonce.experiment.nulls import MAX_LEVELS, deep_path, is_deeper, lost_nulls
 from runonce.experiment.spec_checks import IMAGE_DIGEST, check_spec, guard
 from runonce.experiment.spec_faults import spec_faults
 from runonce.experiment.spec_fields import (
@@ -275,7 +275,8 @@ def parse_experiment(resource: Mapping[str, Any]) -> Experiment:
             )
         )
     if is_deeper(resource, MAX_LEVELS):
-        raise SpecError(Fault("", f"is nested more than {MAX_LEVELS} levels deep.", "Flatten it."))
+        path = deep_path(resource, MAX_LEVELS)
+        raise SpecError(Fault("", f"is nested more than {MAX_LEVELS} levels deep.", "Flatten it.").under(*path))
     try:
         experiment = Experiment.model_validate(resource, by_alias=True, by_name=False)
     except ValidationError as error:

@@ -144,7 +144,7 @@ class Informer(Generic[T]):
         found: list[T] = []
         query = {**self._query, "limit": str(PAGE)}
         while True:
-            page = self._list_of.model_validate_json(self._api.get(self._path, **query))
+            page = self._list_of.read(self._api.get(self._path, **query))
             self.heard_at = self._step()
             found += page.items
             if not page.metadata.continue_:
@@ -196,13 +196,13 @@ class Informer(Generic[T]):
 
     def _hear(self, line: bytes) -> None:
         if line.startswith((b'{"type":"BOOKMARK"', b'{"type":"ERROR"')):
-            event = OtherEvent.model_validate_json(line)
+            event = OtherEvent.read(line)
             if event.type == "ERROR":
                 code = int(event.object.get("code", 410))
                 raise error_of(code, json.dumps(event.object), where=f"watch {self._path}")
             self._advance(int(event.object["metadata"]["resourceVersion"]))
             return
-        told = self._event_of.model_validate_json(line)
+        told = self._event_of.read(line)
         object_: T = told.object
         with self._lock:
             old = self._objects.get(object_.key)

@@ -12,6 +12,7 @@ from runonce.experiment.blame import ENDED_WITH_GROUP, NO_PROGRAM, OVERTIME, ord
 from runonce.experiment.contract import STOPPED
 from runonce.experiment.job import Failure, JobState, Owner, Round
 from runonce.experiment.spec import KIND
+from runonce.experiment.status import MAX_ROUND, stored_bytes
 from runonce.kube.objects import JobObject, PodObject
 from runonce.kube.resources import CACHE_KEY, QUEUE, ROUND
 
@@ -121,9 +122,12 @@ def encode_round(data: Round) -> str:
 
 
 def mirrored(data: Round, owner: Owner) -> str:
-    """The record as a status keeps it: for a next attempt of this owner, and short."""
+    """The record as a status keeps it: for a next attempt of this owner, and short; of requests the newest stay."""
     charges = data.charges if len(data.charges) <= 10 else {owner.uid: data.charges.get(owner.uid, 0)}
-    return encode_round(replace(data, charges=charges, tokens=data.tokens[-8:]))
+    tokens = data.tokens[-8:]
+    while stored_bytes(text := encode_round(replace(data, charges=charges, tokens=tokens))) > MAX_ROUND and tokens:
+        tokens = tokens[1:]
+    return text
 
 
 def decode_round(text: str | None) -> Round:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Generic, TypeVar
+import re
+from typing import Annotated, Any, Generic, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from runonce.experiment.canonical import parse
+from runonce.experiment.nulls import MAX_LEVELS
 from runonce.experiment.spec import API_VERSION, KIND, LAST_APPLIED, RERUN
 
 T = TypeVar("T", bound="Watched")
@@ -18,6 +20,36 @@ _KEPT = (RERUN, LAST_APPLIED)
 
 class _Lean(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+    @classmethod
+    def read(cls, data: bytes) -> Self:
+        """From the server's bytes, however deeply they are nested: one object shall not hide the others of its page."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError:
+            return cls.model_validate_json(shallow(data))
+
+
+# A resource is the third level of a list; one that is cut here is still deeper than its reader allows, and refused.
+_LEVELS = MAX_LEVELS + 3
+_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|([\[{])|[\]}]')
+
+
+def shallow(data: bytes) -> bytes:
+    """JSON text, its lists and mappings emptied where no parser goes, so deep are they: pydantic's ends at 200
+    levels and Python's at about 1,000, while an API server stores 10,000.
+    """
+    kept, depth, begin = [], 0, 0
+    for found in _BRACKET.finditer(data):
+        if found[1]:
+            depth += 1
+            if depth == _LEVELS:
+                kept.append(data[begin : found.end()])
+        elif data[found.start()] != ord('"'):
+            if depth == _LEVELS:
+                begin = found.start()
+            depth -= 1
+    return b"".join((*kept, data[begin:]))
 
 
 class OwnerRef(_Lean):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -176,7 +177,7 @@ class Api:
             answer = self._pool.request(
                 method,
                 url,
-                body=None if body is None else json.dumps(body, separators=(",", ":")).encode(),
+                body=None if body is None else encoded(body),
                 headers=headers | ({"Content-Type": content} if body is not None else {}),
                 timeout=urllib3.Timeout(connect=self._timeout_s, read=silence_s),
                 preload_content=False,
@@ -204,6 +205,16 @@ class Api:
         if raw.status == 401:
             self._credentials = 0.0, {}
         return error_of(raw.status, text, where=f"{method} {path}", retry_after=raw.headers.get("Retry-After"))
+
+
+# What is applied a server reads as YAML: a pair of surrogates is no character there, and these are none, or a line end.
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+
+
+def encoded(value: Any) -> bytes:
+    """JSON that is YAML too."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
 class Watch:

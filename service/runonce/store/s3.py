@@ -285,7 +285,12 @@ class S3Backend:
         return None
 
     def _has_versions(self, bucket: str) -> bool:
-        return self._client.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled"
+        try:
+            return self._client.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled"
+        except ClientError as error:
+            if status_of(error) == 501:  # a service that has no versions need not know the question
+                return False
+            raise
 
     def _at(self, name: str) -> dict[str, Any]:
         check_name(name)
