@@ -33,8 +33,10 @@ class Helm:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def render(self, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        return [found for found in yaml.safe_load_all(self.text(values)) if found]
+    def render(
+        self, values: dict[str, Any] | None = None, *, namespace: str = "runonce-system"
+    ) -> list[dict[str, Any]]:
+        return [found for found in yaml.safe_load_all(self.text(values, namespace=namespace)) if found]
 
     def refusal(self, values: dict[str, Any]) -> str:
         command = [self.program, "template", "lab", str(CHART), "--values", "-"]
@@ -43,12 +45,16 @@ class Helm:
         return done.stderr
 
 
-@pytest.fixture(scope="session")
-def helm() -> Helm:
+def helm_here() -> Helm:
     found = shutil.which("helm") or shutil.which("helm", path=os.environ.get("KUBEBUILDER_ASSETS", ""))
     if found is None:
         pytest.skip("helm is not on this machine")
     return Helm(found)
+
+
+@pytest.fixture(scope="session")
+def helm() -> Helm:
+    return helm_here()
 
 
 @pytest.fixture(scope="session")

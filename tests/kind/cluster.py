@@ -18,12 +18,14 @@ import runonce
 from runonce.kube.transport import Api
 
 ROOT = Path(__file__).parents[2]
+HANGS = Path(__file__).with_name("hangs.py")
 SITE = Path(sys.executable).parents[1]  # this environment: torch is three gigabytes, so pods borrow it
 SITE_PACKAGES = f"lib/python3.{sys.version_info.minor}/site-packages"
 SYSTEM = "runonce-system"
 CONTROLLER = f"runonce-dev/controller:{runonce.__version__}"
 WORKER = f"runonce-dev/worker:{runonce.__version__}"
 EXAMPLES = "runonce-test/examples:1"
+BARE = "runonce-test/bare:1"  # has no program at all
 
 
 class Missing(Exception):
@@ -90,7 +92,7 @@ class Cluster:
         self.call("kind", "delete", "cluster", "--name", self.name, check=False)
 
     def load(self) -> None:
-        """The product's images, which `make kind` has built, and two of the tests' own."""
+        """The product's images, which `make kind` has built, and three of the tests' own."""
         weed = shutil.which("weed", path=str(SITE / "bin"))
         if weed is None:
             raise Missing("no cluster: SeaweedFS is not installed here; make setup installs it")
@@ -104,15 +106,18 @@ class Cluster:
         # Under the name that examples/cluster/store.yaml has, so that no registry is asked for it.
         self.build(SEAWEED, {"weed": Path(weed).resolve()}, "COPY weed /usr/local/bin/weed\nENTRYPOINT []\n")
         files = [path for name in ("digits", "commands") for path in (ROOT / "examples" / name).iterdir()]
+        files.append(HANGS)
         self.build(EXAMPLES, {path.name: path for path in files if path.is_file()}, "COPY . ./\n")
-        self.call("kind", "load", "docker-image", "--name", self.name, CONTROLLER, WORKER, SEAWEED, EXAMPLES)
+        self.build(BARE, {HANGS.name: HANGS}, "USER 65532\nCOPY . ./\n", base="scratch")
+        images = (CONTROLLER, WORKER, SEAWEED, EXAMPLES, BARE)
+        self.call("kind", "load", "docker-image", "--name", self.name, *images)
 
-    def build(self, image: str, files: Mapping[str, Path], lines: str) -> None:
+    def build(self, image: str, files: Mapping[str, Path], lines: str, *, base: str = WORKER) -> None:
         context = self.folder / "context"
         context.mkdir()
         for name, path in files.items():
             shutil.copy(path, context / name)
-        (context / "Dockerfile").write_text(f"FROM {WORKER}\n{lines}")
+        (context / "Dockerfile").write_text(f"FROM {base}\n{lines}")
         self.call("docker", "build", "-q", "-t", image, str(context))
         shutil.rmtree(context)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from cluster import EXAMPLES, ROOT, SITE_PACKAGES
+from cluster import EXAMPLES, HANGS, ROOT, SITE_PACKAGES
 from stores import PLAIN
 from story import SALT, Story
 
@@ -62,14 +62,17 @@ class Laptop:
         """The cluster's kubeconfig, and the namespace of the story."""
         return ("--kubeconfig", str(self.story.cluster.kubeconfig), "-n", self.story.namespace)
 
-    def digits(self, name: str, *, epochs: int = 2, env: dict[str, str] | None = None, **spec: Any) -> str:
-        """examples/digits as its file has it, with what this cluster needs; two processes train, and two test."""
+    def digits(
+        self, name: str, *, epochs: int = 2, tests: int = 2, env: dict[str, str] | None = None, **spec: Any
+    ) -> str:
+        """examples/digits as its file has it, with what this cluster needs; two processes train, and `tests` test."""
         source = ROOT / "examples" / "digits"
-        (self.folder / "digits.py").write_text((source / "digits.py").read_text())
+        for path in (source / "digits.py", HANGS):
+            (self.folder / path.name).write_text(path.read_text())
         experiment: dict[str, Any] = yaml.safe_load((source / "digits.yaml").read_text())
         experiment["metadata"]["name"] = name
         experiment["spec"]["params"]["epochs"] = epochs
         experiment["spec"] |= {"image": EXAMPLES, "volumes": [SITE_VOLUME], "cacheKeyExtra": [SALT], **spec}
-        for block in experiment["spec"]["machineParams"].values():
-            block |= {"nprocesses": 2, "env": {**BORROWED, **(env or {})}}
+        for mode, block in experiment["spec"]["machineParams"].items():
+            block |= {"nprocesses": 2 if mode == "train" else tests, "env": {**BORROWED, **(env or {})}}
         return self.write(experiment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,9 @@ class Story:
         assert found["status"]["phase"] == "Succeeded", self.cluster.report("-n", self.namespace)
         return found
 
+    def pods_of(self, job: str, **query: str) -> list[Object]:
+        return sorted(self.all("pods", labelSelector=f"batch.kubernetes.io/job-name={job}", **query), key=index)
+
     def job(self) -> Object:
         """The only one, once it is there."""
         (found,) = self.wait("a Job", lambda: self.all("jobs"))
@@ -105,6 +109,11 @@ class Story:
         name = pod["metadata"]["name"]
         return self.kubectl("logs", name, check=False)
 
+    def resumed(self, job: str) -> int:
+        """The step of the checkpoint from which a Job's training went on, as it said so; 0 where it did not."""
+        found = re.search(r"goes on from the checkpoint of step (\d+)", self.log(self.pods_of(job)[0]))
+        return int(found[1]) if found else 0
+
     def pods_ever(self) -> set[str]:
         return {
             event["involvedObject"]["name"]
@@ -117,6 +126,13 @@ class Story:
     def tell(self, pod: Object, script: str) -> None:
         """Something done beside its program, in its container."""
         self.kubectl("exec", pod["metadata"]["name"], "--", "sh", "-c", script)
+
+    def kill(self, pod: Object) -> None:
+        """SIGKILL for the first process of its container, as nobody in it could."""
+        (container,) = pod["status"]["containerStatuses"]
+        task = container["containerID"].removeprefix("containerd://")
+        node = pod["spec"]["nodeName"]
+        self.cluster.call("docker", "exec", node, "ctr", "-n", "k8s.io", "task", "kill", "-s", "SIGKILL", task)
 
     def evict(self, pod: Object) -> None:
         name = pod["metadata"]["name"]

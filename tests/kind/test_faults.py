@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from cluster import SYSTEM, WORKER, credentials
+from cluster import BARE, SYSTEM, WORKER, credentials
+from laptop import Laptop
 from story import condition, index, program, train, uid
 
 # A program that is stopped and goes on: what its checkpoint folder holds is there at the next attempt.
@@ -81,7 +82,34 @@ def test_a_pod_over_its_memory_limit_is_named_with_its_signal(story):
     story.apply(program("greedy", eat, retries=0, resources={"memory": "200Mi"}))
     failed = story.phase("greedy", "Failed", "Succeeded")
     assert failed["status"]["phase"] == "Failed"
-    assert train(failed)["failure"]["exitCode"] == 137
+    told = condition(failed, "Failed")
+    assert told["reason"] in ("OOMKilled", "KilledKill")  # the kubelet does not always hear that it was for memory
+    assert f"ended with {told['reason']} (exit code 137)" in told["message"]
+
+
+def test_a_process_that_hangs_is_named_with_its_line_and_after_an_edit_goes_on_from_its_checkpoint(story, tmp_path):
+    laptop = Laptop(story, tmp_path)
+    env = {"RUNONCE_STALL_S": "20", "RUNONCE_CHECKPOINT_S": "0.1"}  # the first step imports half of torch
+    fields = {"config": "hangs:Hangs", "epochs": 10, "retries": 0, "tests": 0}
+    laptop.submit(laptop.digits("hangs", env=env | {"HANG": "1"}, **fields))
+    failed = story.phase("hangs", "Failed", "Succeeded")
+    told = condition(failed, "Failed")
+    assert told["reason"] == "Stalled"
+    assert "process 1 ended with Stalled (exit code 79)" in told["message"]
+    assert "hangs.py, line" in condition(failed, "Ready")["message"]
+    laptop.submit(laptop.digits("hangs", env=env, **fields))
+    done = story.succeeded("hangs")
+    assert train(done)["cacheKey"] == train(failed)["cacheKey"]
+    assert story.resumed(train(done)["job"]) > 0
+
+
+@pytest.mark.parametrize("coupled", [False, True], ids=["independent", "coupled"])
+def test_a_program_that_takes_longer_than_it_may_is_ended_and_fails(story, coupled):
+    slow = program("slow", "sleep 600", nprocesses=2, coupled=coupled, retries=0, activeDeadlineSeconds=5)
+    story.apply(slow)
+    failed = story.phase("slow", "Failed", "Succeeded", seconds=180)
+    assert condition(failed, "Failed")["reason"] == "DeadlineExceeded"
+    assert len(story.all("pods")) == 2
 
 
 @pytest.mark.parametrize("how", ["evicted", "drained", "deleted"])
@@ -179,6 +207,19 @@ def test_an_image_that_is_not_there_is_told_and_the_right_one_is_had_at_once(sto
     wrong["spec"]["image"] = WORKER
     story.apply(wrong)
     story.succeeded("wrong")
+
+
+def test_an_image_without_runonce_is_final_at_once_and_with_the_right_one_it_goes_on(story):
+    wrong = program("bare", "echo 1 > $RUNONCE_OUTPUT/x", nprocesses=2, coupled=True, retries=5)
+    wrong["spec"]["image"] = BARE
+    story.apply(wrong)
+    failed = story.phase("bare", "Failed", "Succeeded")
+    told = condition(failed, "Failed")
+    assert (told["reason"], train(failed)["attempt"]) == ("NoProgram", 1)
+    assert 'the image has no such program: "runonce"' in told["message"]
+    wrong["spec"]["image"] = WORKER
+    story.apply(wrong)
+    assert train(story.succeeded("bare"))["cacheKey"] == train(failed)["cacheKey"]
 
 
 def test_credentials_that_are_not_there_are_told_and_heal_by_themselves(story):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 from cluster import EXAMPLES, ROOT, SYSTEM
 from laptop import BORROWED, SITE_VOLUME, Laptop
 from stores import PLAIN
@@ -34,6 +35,9 @@ def test_two_coupled_processes_train_two_independent_ones_test_and_the_same_agai
     with PLAIN.forwarded(story.cluster, story.namespace) as url:
         found = laptop.json("show", "cold", "--store", url)
         laptop.runonce("verify", "--store", url)
+        at_home = laptop.json("key", "cold.yaml")["modes"]
+        found_there = laptop.json("run", "cold.yaml", "--store", url)["modes"]
+    assert [one["cacheHit"] for one in found_there.values()] == [True, True]
     results = {one["mode"]: one for one in found}
     assert "weights.pt" in {file["path"] for file in results["train"]["files"]}
     assert results["test"]["metrics"]["accuracy"] > 0.5
@@ -43,7 +47,7 @@ def test_two_coupled_processes_train_two_independent_ones_test_and_the_same_agai
     assert condition(again, "CacheHit")["status"] == "True"
     assert story.pods_ever() == before
     keys = [{mode: one["cacheKey"] for mode, one in found["status"]["modes"].items()} for found in (done, again)]
-    assert keys[0] == keys[1]
+    assert keys[0] == keys[1] == {mode: one["cacheKey"] for mode, one in at_home.items()}
 
 
 def test_what_a_laptop_made_is_the_clusters_hit_and_the_other_way_round(story, laptop):
@@ -183,6 +187,32 @@ def test_the_same_folder_applied_twice_with_pruning_changes_nothing_and_a_revert
     third = story.succeeded("git")
     assert condition(third, "CacheHit")["status"] == "True"
     assert train(third)["cacheKey"] == train(first)["cacheKey"]
+
+
+def test_what_is_left_out_of_the_folder_goes_with_its_pods_and_comes_back_as_a_hit(story):
+    prune = ("--prune", "-l", "part-of=git", "--prune-allowlist=runonce.dev/v1alpha1/Experiment")
+
+    def apply(*names: str) -> None:
+        folder = [program(name, f"echo {name} > $RUNONCE_OUTPUT/x") for name in names]
+        for experiment in folder:
+            experiment["metadata"]["labels"] = {"part-of": "git"}
+        story.kubectl("apply", *prune, "-f", "-", stdin=yaml.safe_dump_all(folder))
+
+    def owners(kind: str) -> set[str]:
+        return {found["metadata"]["labels"]["runonce.dev/experiment"] for found in story.all(kind)}
+
+    apply("kept", "pruned")
+    kept, first = story.succeeded("kept"), story.succeeded("pruned")
+    apply("kept")
+    story.wait("the end of its Job and pods", lambda: owners("jobs") == owners("pods") == {"kept"}, seconds=150)
+    assert [found["metadata"]["name"] for found in story.all("experiments")] == ["kept"]
+    before = story.pods_ever()
+    apply("kept", "pruned")
+    back = story.succeeded("pruned", seconds=60)
+    assert condition(back, "CacheHit")["status"] == "True"
+    assert train(back)["cacheKey"] == train(first)["cacheKey"]
+    assert story.pods_ever() == before
+    assert story.experiment("kept")["metadata"]["resourceVersion"] == kept["metadata"]["resourceVersion"]
 
 
 def test_pods_of_experiments_pass_the_restricted_standard_and_others_do_not(story):

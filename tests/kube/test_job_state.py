@@ -103,6 +103,34 @@ def test_a_configuration_error_and_an_outlived_deadline_have_their_names():
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "reason", "text"),
+    [
+        (
+            'runc create failed: unable to start container process: exec: "runonce": executable file not found in $PATH',
+            "NoProgram",
+            'the image has no such program: "runonce": executable file not found in $PATH',
+        ),
+        (
+            "crun: executable file `runonce` not found in $PATH: No such file or directory: unknown",
+            "NoProgram",
+            "the image has no such program: `runonce` not found in $PATH: No such file or directory: unknown",
+        ),
+        ("error running hook #0: no such device", "StartError", "error running hook #0: no such device"),
+    ],
+)
+def test_an_image_without_the_program_is_told_from_a_node_that_cannot_start_it(said, reason, text):
+    ended = {"exitCode": 128, "reason": "StartError", "message": said}
+    found = pod(0, containerStatuses=[{"name": "worker", "state": {"terminated": ended}}])
+    (failure,) = job_state(seen("FailureTarget", completions=1), [found]).failures
+    assert (failure.exit_code, failure.reason, failure.log_tail) == (128, reason, text)
+
+
+def test_a_sigkill_of_which_the_kubelet_says_no_more_has_its_name():
+    """Now and then it does not hear that it was for memory."""
+    assert told(seen("FailureTarget"), pod(0, code=137), pod(1, code=76))[0] == (0, 137, "KilledKill")
+
+
 def test_of_an_independent_job_only_failed_indexes_count_and_not_what_disturbed_them_before():
     found = seen("Failed", completions=3, independent=True, failedIndexes="2", completedIndexes="0-1")
     pods = [pod(1, code=1), pod(2, code=75, disrupted=True), pod(2, code=4)]

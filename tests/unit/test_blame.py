@@ -28,7 +28,7 @@ def told(failures) -> list[tuple[int, str]]:
         (78, "ConfigurationError"),
         (79, "Stalled"),
         (1, "Error"),
-        (137, "Error"),
+        (137, "KilledKill"),
     ],
 )
 def test_every_code_of_the_contract_has_a_name(code, reason):

@@ -498,6 +498,11 @@ def test_what_a_failure_says(codes, coupled, verdict):
     assert judge([failure(code) for code in codes], coupled=coupled) == verdict
 
 
+def test_a_program_that_the_image_does_not_have_is_not_tried_again():
+    assert judge([failure(128, "NoProgram"), failure(128, "NoProgram")], coupled=True) == "final"
+    assert judge([failure(128, "StartError")], coupled=True) == "charged"
+
+
 def test_victims_of_the_group_do_not_hide_that_it_was_stopped():
     assert judge([failure(75), failure(-9, "EndedWithGroup")], coupled=True) == "disrupted"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from runonce.experiment.blame import ENDED_WITH_GROUP, OVERTIME, named
+from runonce.experiment.blame import ENDED_WITH_GROUP, NO_PROGRAM, OVERTIME, named
 from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, LOST_PEER, STOPPED
 from runonce.experiment.job import Failure, JobState, Owner, Round, Verdict
 from runonce.experiment.manifest import Commit, Shard
@@ -373,7 +373,8 @@ def judge(failures: Sequence[Failure], *, coupled: bool, complete: bool = False)
     complete: the Job said so, but its shards are not there.
     """
     codes = [failure.exit_code for failure in failures]
-    if CONFIGURATION in codes or DAMAGED_INPUT in codes:
+    no_program = any(failure.reason == NO_PROGRAM for failure in failures)
+    if CONFIGURATION in codes or DAMAGED_INPUT in codes or no_program:
         return "final"  # no retry can help: the input is made anew first, by who asked for this
     if complete:
         return "charged"

@@ -13,6 +13,7 @@ ENDED_WITH_GROUP = "EndedWithGroup"  # a coupled process that was told to end be
 HUNG = "Hung"
 POD_LOST = "PodLost"
 OVERTIME = "DeadlineExceeded"
+NO_PROGRAM = "NoProgram"  # an image that cannot run what a pod begins with
 
 _REASONS = {
     STOPPED: "Stopped",
@@ -20,6 +21,7 @@ _REASONS = {
     DAMAGED_INPUT: "DamagedInput",
     CONFIGURATION: "ConfigurationError",
     STALLED: "Stalled",
+    137: "KilledKill",  # where nobody says who did it it was the kernel, for memory, more often than not
 }
 # As `worker.run` says it last: the class of the error, in the words of conditions, and all of its text.
 _NAMED = re.compile(r"^error \(([A-Z][A-Za-z0-9]{1,62})\): ", re.MULTILINE)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from runonce.experiment.blame import ENDED_WITH_GROUP, OVERTIME, ordered, reason_of
+from runonce.experiment.blame import ENDED_WITH_GROUP, NO_PROGRAM, OVERTIME, ordered, reason_of
 from runonce.experiment.contract import STOPPED
 from runonce.experiment.job import Failure, JobState, Owner, Round
 from runonce.experiment.spec import KIND
@@ -19,6 +20,8 @@ MAX_LOST = 20  # indexes without a pod that are named
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _SIGNALLED = (137, 143)
+# As runc and crun say it. What else is a StartError (a driver's hook, a full node) may go better at the next try.
+_NOT_IN_IMAGE = re.compile(r'exec: ("[^"\n]*": .*)|executable file (.* not found .*)')
 
 
 def job_state(job: JobObject, pods: Iterable[PodObject] = (), *, failures: tuple[Failure, ...] = ()) -> JobState:
@@ -100,6 +103,8 @@ def _failure(pod: PodObject) -> Failure | None:
     elif code is not None and reason == "Error":
         reason = reason_of(code)
     tail = (bad.message if bad is not None else "") or pod.status.message
+    if reason == "StartError" and (found := _NOT_IN_IMAGE.search(tail)):
+        reason, tail = NO_PROGRAM, f"the image has no such program: {found[1] or found[2]}"
     return Failure(index=index_of(pod), exit_code=code, reason=reason, log_tail=tail)
 
 
