@@ -253,6 +253,9 @@ def test_as_large_as_the_server_takes_them_they_are_refused_and_others_go_on(pla
     assert [job["metadata"]["annotations"]["runonce.dev/experiment"] for job in place.jobs()] == ["other"]
     place.settle()
     assert "conditions" not in place.status("brimful")
+    events = f"/api/v1/namespaces/{place.namespace}/events"
+    told = place.api.must("GET", events, fieldSelector="involvedObject.name=brimful,reason=NotWritten")["items"]
+    assert "too large" in told[0]["message"]
     place.apply("another", params={"lr": 0.2})
     with place.working():
         place.until("another", "Succeeded")

@@ -14,6 +14,7 @@ from runonce.controller.health import Health
 from runonce.controller.metrics import Metrics, counted
 from runonce.controller.passes import look
 from runonce.controller.queue import WorkQueue
+from runonce.controller.status import clip
 from runonce.controller.world import World
 from runonce.errors import ApiError, Conflict, Invalid
 from runonce.experiment.spec import API_VERSION
@@ -240,6 +241,8 @@ class Controller:
             self._queue.failed(key)  # somebody wrote it since; the cache will have it
         except Invalid as error:
             log.error("not written, and not tried again soon", extra={"experiment": key, "error": str(error)})
+            if found := self._experiments.get(key):
+                self._world.events.warn(found, "NotWritten", clip(str(error)))
             self._queue.failed(key, at_least_s=SLOW_S)
         except ApiError as error:
             log.warning("tried again", extra={"experiment": key, "error": str(error)})
