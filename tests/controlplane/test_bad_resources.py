@@ -13,7 +13,7 @@ from kubelet import Kubelet
 from place import Place, condition, grant, spec
 
 from runonce.author.document import read_documents
-from runonce.controller.status import clip
+from runonce.controller.size import clip
 from runonce.errors import InputError, SpecError
 from runonce.experiment.canonical import parse
 from runonce.experiment.spec import LAST_APPLIED, parse_experiment

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from runonce.controller.decide import Block, Create, Fail, Hit, Join, Pause, Skip, Suspend, Wait
+from runonce.controller.size import clip
 from runonce.controller.status import (
     Subject,
     View,
     between_attempts,
     build_status,
-    clip,
     closed,
     only_counts_differ,
     read_status,

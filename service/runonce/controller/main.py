@@ -14,7 +14,7 @@ from runonce.controller.health import Health
 from runonce.controller.metrics import Metrics, counted
 from runonce.controller.passes import look
 from runonce.controller.queue import WorkQueue
-from runonce.controller.status import clip
+from runonce.controller.size import clip
 from runonce.controller.world import World
 from runonce.errors import ApiError, Conflict, Invalid
 from runonce.experiment.spec import API_VERSION

@@ -12,7 +12,8 @@ from runonce.controller import decide as rules
 from runonce.controller import waits
 from runonce.controller.decide import Earlier
 from runonce.controller.reconcile import DAMAGED, ModeOf, reconcile
-from runonce.controller.status import View, between_attempts, clip, closed, why_missed
+from runonce.controller.size import clip
+from runonce.controller.status import View, between_attempts, closed, why_missed
 from runonce.controller.world import World
 from runonce.controller.written import Written
 from runonce.errors import StoreError

@@ -9,7 +9,8 @@ from typing import Any
 from runonce.controller import decide as rules
 from runonce.controller.modes import Modes
 from runonce.controller.reconcile import DAMAGED, ModeOf, machine_digest
-from runonce.controller.status import Subject, View, clip, mode_phase, rejection
+from runonce.controller.size import clip
+from runonce.controller.status import Subject, View, mode_phase, rejection
 from runonce.controller.world import Next, World
 from runonce.controller.written import Written
 from runonce.errors import InputError, JobGone, StoreError

@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from runonce.controller import decide as rules
 from runonce.controller.decide import Decision
+from runonce.controller.size import clip, shortened, tail
 from runonce.errors import InputError
 from runonce.experiment.blame import named
 from runonce.experiment.job import Failure, JobState, Round
 from runonce.experiment.phase import Phase, phase_of
 from runonce.experiment.status import (
     MAX_HISTORY,
-    MAX_LOG_TAIL,
     MAX_MESSAGE,
     MAX_STATUS,
     Condition,
@@ -83,7 +82,7 @@ def to_value(status: Status) -> dict[str, Any]:
     for limit in (512, 256, 128):  # the last is enough for whatever this module puts into a status
         if stored_bytes(value) <= MAX_STATUS:
             return value
-        value = {name: _shortened(name, entry, limit) for name, entry in value.items()}
+        value = {name: shortened(name, entry, limit) for name, entry in value.items()}
     if stored_bytes(value) > MAX_STATUS:  # somebody else wrote into the one before
         value = {name: entry for name, entry in value.items() if name not in ("history", "modes")}
     return value
@@ -252,37 +251,6 @@ def only_counts_differ(first: Status, second: Status) -> bool:
     return _uncounted(first) == _uncounted(second)
 
 
-def clip(text: str, limit: int = MAX_MESSAGE) -> str:
-    """At most `limit` bytes of it, as they are stored; an ellipsis tells that there was more."""
-    clean = _characters(text).strip()
-    most = clean[: limit + 1]
-    return most if stored_bytes(most) - 2 <= limit else most[: _fitting(most, limit - 3)] + "…"
-
-
-def _tail(text: str, limit: int = MAX_LOG_TAIL) -> str:
-    """Its end, within `limit`."""
-    most = _characters(text)[-limit:]
-    return most[len(most) - _fitting(most[::-1], limit) :]
-
-
-def _characters(text: str) -> str:
-    return text.replace("\x00", "").encode("utf-8", "replace").decode()
-
-
-def _fitting(text: str, limit: int) -> int:
-    """How many of its characters take at most `limit` bytes."""
-    return sum(taken <= limit for taken in accumulate(stored_bytes(character) - 2 for character in text))
-
-
-def _shortened(name: str, value: Any, limit: int) -> Any:
-    """Only what is for people to read: messages, and the ends of logs."""
-    if isinstance(value, dict):
-        return {inner: _shortened(inner, entry, limit) for inner, entry in value.items()}
-    if isinstance(value, list):
-        return [_shortened(name, entry, limit) for entry in value]
-    return clip(value, limit) if name == "message" else _tail(value, limit) if name == "logTail" else value
-
-
 def _uncounted(status: Status) -> dict[str, Any]:
     value = to_value(status)
     for mode in value.get("modes", {}).values():
@@ -394,7 +362,7 @@ def _failure_status(failure: Failure, attempt: int) -> FailureStatus:
         index=failure.index,
         exit_code=failure.exit_code,
         reason=clip(failure.reason, MAX_REASON) or "Error",
-        log_tail=_tail(failure.log_tail),
+        log_tail=tail(failure.log_tail),
         attempt=attempt,
     )
 

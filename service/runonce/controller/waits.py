@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from runonce.controller.decide import Wait
-from runonce.controller.status import clip
+from runonce.controller.size import clip
 from runonce.experiment.job import JobState, Owner
 from runonce.kube.jobs import KubeJobs
 
