@@ -15,6 +15,7 @@ from runonce.errors import JobExists, JobGone, JobRefused, StillEnding
 from runonce.experiment.job import JobPlan, Owner, Round
 from runonce.experiment.machine import MachineParams, plan_job
 from runonce.experiment.spec import parse_experiment
+from runonce.kube import jobs as jobs_module
 from runonce.kube.caches import Caches
 from runonce.kube.informer import Informer
 from runonce.kube.jobs import OURS, KubeJobs
@@ -261,6 +262,16 @@ def test_what_the_server_does_not_allow_is_told(make, planned, place):
     )
     with pytest.raises(JobRefused, match="exceeded quota"):
         make().create(planned())
+
+
+def test_a_service_that_went_is_made_again(make, planned, place, monkeypatch):
+    """Without it no process finds another, whatever it ends with then."""
+    monkeypatch.setattr(jobs_module, "SERVICE_S", 0.0)
+    jobs, services = make(), f"/api/v1/namespaces/{place.namespace}/services"
+    jobs.create(planned(name="first", coupled=True))
+    place.api.must("DELETE", f"{services}/runonce-pods")
+    jobs.create(planned(name="second", coupled=True))
+    assert place.api.get(f"{services}/runonce-pods")
 
 
 def test_a_service_of_the_name_that_is_not_ours_is_an_error(make, planned, place):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import socket
 import subprocess
 import time
 import zipfile
@@ -68,6 +69,32 @@ def test_a_program_that_ends_well_when_it_is_told_to_end_is_stopped_and_not_publ
     process.communicate(timeout=120)
     assert process.returncode == 75
     assert open_store(pod.store).get(shard_name(KEY, "r", 1, "uid", 0)) is None
+
+
+def listens(port: int) -> bool:
+    lines = [line for table in Path("/proc/net").glob("tcp*") for line in table.read_text().splitlines()]
+    return any(f":{port:04X} " in line and " 0A " in line for line in lines)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux says who listens")
+def test_a_process_that_waits_for_its_group_to_meet_ends_at_once(pod):
+    """Nothing is to be saved, and a machine that is drained would else wait for all of the grace period."""
+    text = pod.place.runonce("render", "tiny.yaml").out
+    assert "nprocesses: 1" in text
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    pod.total = 2
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    both = text.replace("nprocesses: 1", "nprocesses: 2").replace("coupled: false", "coupled: true")
+    process = pod.start(both, **group)
+    deadline = time.monotonic() + 120
+    while not listens(port):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (75, "was told to stop before the processes of its group had met\n")
 
 
 @pytest.mark.parametrize(("waited_s", "code"), [(0, 75), (100, 1)])

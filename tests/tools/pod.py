@@ -31,14 +31,15 @@ class Pod:
 
     def __init__(self, place: Any, tmp_path: Path, store: str = "") -> None:
         self.place, self.store, self.spec = place, store or str(tmp_path / "store"), tmp_path / "spec.json"
-        self.attempt, self.round = "uid", "r"
+        self.attempt, self.round, self.total = "uid", "r", 1
         self.scratch = tmp_path / "scratch"
         self.scratch.mkdir()
 
     def start(self, experiment: str, **more: str) -> subprocess.Popen[str]:
         (document,) = read_documents(experiment.encode(), name="experiment.yaml")
         self.spec.write_bytes(canonical(document.value["spec"]))
-        contract = Contract(mode="train", cache_key=KEY, round=self.round, total=1, store=self.store, name="program")
+        given = {"cache_key": KEY, "round": self.round, "total": self.total, "store": self.store}
+        contract = Contract(mode="train", name="program", **given)
         return subprocess.Popen(
             [Path(self.place.command()[0]).parent / POD_COMMAND[0], *POD_COMMAND[1:]],
             cwd=self.place.folder,

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 OURS = "runonce"  # as the value of MANAGED_BY
 MAX_WARNED = 1000  # Jobs whose warnings are remembered
 CLOSED_S = 30.0  # how long a namespace that is being deleted is not asked again to take a Job
+SERVICE_S = 30.0  # how long its Service is believed to be there: anybody may delete it, or the namespace with it
 
 _CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
 _JOB_NAME = "batch.kubernetes.io/job-name"
@@ -69,7 +70,7 @@ class KubeJobs:
         self._suspects: set[str] = set()  # keys whose Job vanished, maybe before its pods did
         self._warnings: dict[str, str] = {}  # by name of the Job: what the server said at its POST
         self._failures: dict[str, tuple[Failure, ...]] = {}  # by uid: what pods told before they went
-        self._has_service = False
+        self._service_until = 0.0
         self._closed_until = 0.0
 
     def get(self, name: str) -> JobState | None:
@@ -114,7 +115,7 @@ class KubeJobs:
             raise self._taken(plan, error) from error
         except (Invalid, Refused, NotFound) as error:
             if error.cause == _ENDING:
-                self._closed_until = time.monotonic() + CLOSED_S
+                self._closed_until, self._service_until = time.monotonic() + CLOSED_S, 0.0
             raise JobRefused(str(error)) from error
         with self._lock:
             if len(self._warnings) > MAX_WARNED:
@@ -307,7 +308,7 @@ class KubeJobs:
 
     def _ensure_service(self) -> None:
         """One headless Service gives the pods of the namespace their host names. It is nobody's, and stays."""
-        if self._has_service:
+        if time.monotonic() < self._service_until:
             return
         try:
             self._api.post(f"{self._core}/services", build_service(self._namespace))
@@ -318,7 +319,7 @@ class KubeJobs:
                     f"the Service {SERVICE} of namespace {self._namespace} is not of Runonce, and host names of pods "
                     "would lead elsewhere. Remove or rename it."
                 ) from None
-        self._has_service = True
+        self._service_until = time.monotonic() + SERVICE_S
 
 
 def _process(pod: PodObject) -> Process:

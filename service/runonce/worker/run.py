@@ -59,7 +59,7 @@ from runonce.worker.proof import prove
 from runonce.worker.ranks import rank_env
 from runonce.worker.saved import SavedFolder
 from runonce.worker.transfer import open_backend, publish, restore_inputs
-from runonce.worker.watch import Watch
+from runonce.worker.watch import Watch, ending_at_once
 
 MOUNTED_WITHIN_S = 5.0
 
@@ -232,7 +232,8 @@ def _run_config(
     from runonce.worker import group
     from runonce.worker.checkpoint import Checkpoints
 
-    device = group.join(shape, process_ind=process.index, timeout_s=_seconds(PEER_TIMEOUT, 600.0))
+    with ending_at_once(stop):
+        device = group.join(shape, process_ind=process.index, timeout_s=_seconds(PEER_TIMEOUT, 600.0))
     torch.manual_seed(spec.seed)  # alike on every rank, so that models begin equal
     name = f"{contract.mode}, process {process.index} of {contract.total}"
     watch = Watch(name, stop, limit_s=_seconds(STALL_SECONDS, 0.0), coupled=shape.coupled)

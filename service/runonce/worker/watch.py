@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import signal
 import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 
 from runonce.experiment.blame import error_line
-from runonce.experiment.contract import STALL_SECONDS, STALLED
+from runonce.experiment.contract import STALL_SECONDS, STALLED, STOPPED
 from runonce.worker.loop import StopRequest
 
 POLL_S = 0.25
@@ -82,6 +85,27 @@ class Watch:
         if frame is None:
             return "nowhere"
         return f"at {frame.f_code.co_filename}, line {frame.f_lineno}, in {frame.f_code.co_name}"
+
+
+@contextlib.contextmanager
+def ending_at_once(stop: StopRequest) -> Iterator[None]:
+    """Meanwhile SIGTERM ends the process: who waits for others to come hears of no signal, and has nothing to save."""
+    over = threading.Event()
+
+    def listen() -> None:
+        while not over.is_set():
+            woken, _, _ = select.select([stop.woken], [], [], POLL_S)
+            if woken and not over.is_set() and signal.SIGTERM in os.read(stop.woken, 64):
+                _say("was told to stop before the processes of its group had met")
+                os._exit(STOPPED)
+
+    thread = threading.Thread(target=listen, name="until they have met", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _lies_in(frame: FrameType, parts: tuple[str, ...]) -> bool:
