@@ -8,7 +8,7 @@ from typing import Any
 
 from control_plane import CONTROLLER, ControlPlane, wait_for
 
-from runonce.errors import ApiError
+from runonce.errors import ApiError, Unreachable
 from runonce.kube.transport import Api
 
 Event = tuple[str, dict[str, Any]]  # ADDED, MODIFIED, DELETED, and the object
@@ -19,7 +19,7 @@ class Recorder:
 
     def __init__(self, plane: ControlPlane, path: str) -> None:
         self._api, self._path = Api.connect(kubeconfig=str(plane.kubeconfig(CONTROLLER))), path
-        listed = json.loads(self._api.get(path))
+        listed = wait_for("a list", self._listed)
         self._version = str(listed["metadata"]["resourceVersion"])
         self.events: list[Event] = []
         self.faults: list[str] = []
@@ -27,6 +27,12 @@ class Recorder:
         self._watch = self._open()
         self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)  # of a test that failed
         self._thread.start()
+
+    def _listed(self) -> Any:
+        try:
+            return json.loads(self._api.get(self._path))
+        except Unreachable:
+            return None  # the storage of a new kind is not there at once: 429
 
     def _open(self):
         return self._api.watch(
