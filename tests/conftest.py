@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 SAMPLES = Path(__file__).parent / "samples"
 sys.path[:0] = [str(SAMPLES), str(Path(__file__).parent / "tools")]
+
+# Begun in the background of a shell, we and all our children would ignore what tests send them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 try:
     from hypothesis import settings

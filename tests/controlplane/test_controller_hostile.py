@@ -6,10 +6,12 @@ import json
 import threading
 
 import pytest
-from control_plane import wait_for
+from control_plane import CONTROLLER, wait_for
 from place import Place, condition, publish
 from recorder import Recorder
 
+from runonce.controller.main import Controller
+from runonce.controller.passes import look
 from runonce.controller.written import Written
 from runonce.errors import Conflict, Unreachable
 from runonce.experiment.manifest import Commit
@@ -211,6 +213,45 @@ def test_what_users_do_to_our_job_is_neither_fought_nor_believed(place):
     trains = [found["status"]["modes"]["train"] for _, found in recorder.close() if found.get("status")]
     assert {train["attempt"] for train in trains} == {1}
     assert all(train.get("jobUid") == job["metadata"]["uid"] for train in trains)
+
+
+def test_no_job_is_made_for_an_experiment_whose_status_is_not_found(place):
+    """Its Job's end is heard of before its own: two watches have no order."""
+    api = Api.connect(kubeconfig=str(place.plane.kubeconfig(CONTROLLER)))
+    controller = Controller(api, place.cluster(), namespace=place.namespace, elect=None, host="127.0.0.1", port=0)
+    for informer in controller._all():
+        informer.start()
+    controller._await_caches()
+    place.apply("it")
+    key = f"{place.namespace}/it"
+    wait_for("it", lambda: controller._experiments.get(key))
+    look(key, controller._world)
+    wait_for("its word", lambda: controller._experiments.get(key).status_value().get("job"))
+    for informer in controller._experiments.informers:
+        informer.stop()  # its news come later
+    place.delete("it")
+    with place.kubelet.playing(place.namespace, lambda pod: None):
+        wait_for("no Job", lambda: not place.jobs())
+        wait_for("the news", lambda: not controller._job_cache.all())
+        since = place.plane.audit_position()
+        look(key, controller._world)
+        calls = [(call["verb"], call["objectRef"]["resource"]) for call in place.plane.calls(CONTROLLER, since=since)]
+    controller._end()
+    assert ("patch", "experiments") in calls
+    assert ("create", "jobs") not in calls
+
+
+def test_suspending_a_queued_experiment_is_no_deletion_by_hand(place):
+    place.start()
+    for _ in range(3):
+        place.apply("it", queueName="research", suspend=False)
+        wait_for("a Job that it names", lambda: place.jobs() and place.reason("it") == "JobCreated")
+        train = place.status("it")["modes"]["train"]
+        assert (train["attempt"], json.loads(train["round"]).get("deletions")) == (1, None)
+        place.apply("it", queueName="research", suspend=True)
+        place.until("it", "Suspended")
+        with place.kubelet.playing(place.namespace, lambda pod: None):
+            wait_for("no Job", lambda: not place.jobs())
 
 
 def env(pod, name: str) -> str:

@@ -13,7 +13,7 @@ from runonce.controller.size import clip
 from runonce.controller.status import Subject, View, mode_phase, rejection
 from runonce.controller.world import Next, World
 from runonce.controller.written import Written
-from runonce.errors import InputError, JobGone, StoreError
+from runonce.errors import InputError, JobGone, NotFound, StoreError
 from runonce.experiment.contract import DAMAGED_INPUT, Input
 from runonce.experiment.job import Owner, job_name
 from runonce.experiment.phase import Phase
@@ -28,7 +28,10 @@ def look(key: str, world: World) -> Next:
     if found is None or found.metadata.deletion_timestamp:
         return Next()  # owner references take the Job along
     world.count("passes")
-    return _Pass(found, world).run()
+    try:
+        return _Pass(found, world).run()
+    except NotFound:
+        return Next()  # it went meanwhile
 
 
 class _Pass:

@@ -117,7 +117,8 @@ def mode_status(view: View, before: ModeStatus | None, now: str) -> ModeStatus:
         message=clip(_message(view, phase)),
         cache_key=view.cache_key,
         job=view.job_name if job is not None or same.job else "",
-        job_uid=job.uid if job is not None else same.job_uid,
+        # What is suspended without a Job has let go of it: nobody has deleted that.
+        job_uid=job.uid if job is not None else "" if phase is Phase.SUSPENDED else same.job_uid,
         attempt=attempt,
         round=view.round or same.round,
         total=view.total,

@@ -90,7 +90,8 @@ class Waits:
             return replace(found, passing=self.seconds(job.uid) < ENDING_AFTER_S).by(ENDING_AFTER_S)  # ends in a moment
         if job is None or job.phase != "active":
             moment = decision.cause in ("Ending", "Moved", "Running")
-            return replace(found, refused=decision.cause == "JobRefused").by(MOMENT_S if moment else POLL_S)
+            poll_s = ENDING_AFTER_S if decision.cause == "WaitingForPods" else POLL_S  # no pods are watched
+            return replace(found, refused=decision.cause == "JobRefused").by(MOMENT_S if moment else poll_s)
         if decision.cause == "OtherCluster":
             found = found.by(POLL_S)  # whose result nothing here would tell of
         if deadline_s is not None and not job.ready:

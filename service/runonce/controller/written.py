@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 from runonce.controller.status import Subject, View, build_status, only_counts_differ, read_status, to_value
 from runonce.controller.world import World
-from runonce.errors import NotFound
 from runonce.experiment.spec import API_VERSION, KIND, RERUN
 from runonce.experiment.status import Status
 from runonce.kube.objects import ExperimentObject
@@ -61,16 +60,12 @@ class Written:
         return None
 
     def put(self, status: Status) -> None:
-        """Raises Conflict when the object has changed since it was read; the next pass decides anew."""
+        """Raises Conflict when the object has changed since it was read, NotFound when it has gone: nothing follows then."""
         meta = self._found.metadata
         path = f"/apis/{API_VERSION}/namespaces/{meta.namespace}/experiments/{meta.name}/status"
         metadata = {"name": meta.name, "namespace": meta.namespace, "resourceVersion": self._version}
         body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": to_value(status)}
-        try:
-            answer = self._world.api.apply(path, body)
-        except NotFound:
-            return  # deleted meanwhile
-        written = ExperimentObject.read(answer.body)
+        written = ExperimentObject.read(self._world.api.apply(path, body).body)
         self._version = written.metadata.resource_version
         self.now = status
         self._world.experiments.learn(written)
