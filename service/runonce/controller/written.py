@@ -60,7 +60,7 @@ class Written:
         return None
 
     def put(self, status: Status) -> None:
-        """Raises Conflict when the object has changed since it was read, and NotFound when it has gone; nothing follows."""
+        """Raises Conflict when the object has changed since it was read, NotFound when it has gone."""
         meta = self._found.metadata
         path = f"/apis/{API_VERSION}/namespaces/{meta.namespace}/experiments/{meta.name}/status"
         metadata = {"name": meta.name, "namespace": meta.namespace, "resourceVersion": self._version}
