@@ -182,7 +182,7 @@ def there(what: str, post: Callable[[str, int], None], seen: Seen, start: Callab
 
 
 def bare(plane: ControlPlane, place: Place) -> None:
-    """The write of a hit's status alone, as eight threads of a client make it that knows already what to write."""
+    """The writes alone, of a hit's status and of a Job, as eight threads make them that know what to write."""
     api, status = Api.connect(kubeconfig=str(plane.kubeconfig(CONTROLLER))), place.status("first")
     found = [one for one in place.api.must("GET", place.experiments)["items"] if one["metadata"]["name"] != "first"][
         :BURST
@@ -195,14 +195,30 @@ def bare(plane: ControlPlane, place: Place) -> None:
             changed = status | {"uid": one["metadata"]["uid"], "message": "written by the benchmark"}
             api.apply(f"{place.experiments}/{meta['name']}/status", body | {"status": changed})
 
-    threads, begun = [threading.Thread(target=write, args=(first,)) for first in range(8)], time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    job = job_template(place)
+
+    def make(first: int) -> None:
+        for number in range(first, BURST, 8):
+            api.post(place.jobs_path, job | {"metadata": job["metadata"] | {"name": f"alone-{number}"}})
+
+    for what, work, count in (("such a status", write, len(found)), ("such a Job", make, BURST)):
+        threads, begun = [threading.Thread(target=work, args=(first,)) for first in range(8)], time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        told = f"{count / (time.monotonic() - begun):9.0f}"
+        print(f"{f'{what} alone, written by 8 threads':44} {told} a second", flush=True)
     api.close()
-    told = f"{len(found) / (time.monotonic() - begun):9.0f}"
-    print(f"{'such a status alone, written by 8 threads':44} {told} a second", flush=True)
+
+
+def job_template(place: Place) -> dict[str, Any]:
+    """A Job as the controller makes it, of nobody and suspended."""
+    found = place.jobs()[0]
+    meta = {name: found["metadata"][name] for name in ("labels", "annotations")} | {"ownerReferences": []}
+    given = {name: value for name, value in found["spec"].items() if name != "selector"} | {"suspend": True}
+    given["template"]["metadata"]["labels"] = {}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": given}
 
 
 def first_result(plane: ControlPlane, place: Place, command: str) -> None:
@@ -219,21 +235,14 @@ def first_result(plane: ControlPlane, place: Place, command: str) -> None:
 def resident(plane: ControlPlane, place: Place, command: str, count: int) -> None:
     """count Experiments that are done and as many Jobs, and a controller that is started beside them."""
     api, alive = plane.api(), set(range(8))
-    template = next(job for job in place.jobs())
-    for name in ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"):
-        template["metadata"].pop(name, None)
-    template["spec"].pop("selector", None)
-    template["spec"]["template"]["metadata"]["labels"] = {}
-    template.pop("status", None)
+    job = job_template(place)
     have = len(api.must("GET", place.experiments)["items"])
 
     def make(first: int) -> None:
         for number in range(have + first, count, len(alive)):
             body = {"apiVersion": "runonce.dev/v1alpha1", "kind": "Experiment", "metadata": {"name": f"r-{number}"}}
             api.must("POST", place.experiments, body | {"spec": spec()})
-            meta = template["metadata"] | {"name": f"resident-{number}", "ownerReferences": []}
-            spec_ = template["spec"] | {"suspend": True}
-            api.must("POST", place.jobs_path, {"metadata": meta, "spec": spec_})
+            api.must("POST", place.jobs_path, job | {"metadata": job["metadata"] | {"name": f"resident-{number}"}})
 
     makers = [threading.Thread(target=make, args=(first,)) for first in alive]
     controller = Controller(command, plane.kubeconfig(CONTROLLER), place.namespace)
@@ -297,9 +306,10 @@ def another(plane: ControlPlane, namespace: str, options: argparse.Namespace) ->
     """By the same script: any controller, object and field."""
     if options.crds:
         for path in sorted(Path(options.crds).glob("*.yaml")):
-            done = plane.kubectl("apply", "--server-side", "-f", str(path))
-            if done.returncode:
-                sys.exit(done.stderr)
+            for words in (("apply", "--server-side"), ("wait", "--for=condition=Established", "--timeout=60s")):
+                done = plane.kubectl(*words, "-f", str(path))
+                if done.returncode:
+                    sys.exit(done.stderr)
     path, text, api = options.resource.format(namespace=namespace), Path(options.template).read_text(), plane.api()
     watch = Api.connect(kubeconfig=str(plane.kubeconfig()))
     seen = Seen(watch, path, field_is(options.field, options.value))
