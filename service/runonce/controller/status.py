@@ -111,14 +111,15 @@ def mode_status(view: View, before: ModeStatus | None, now: str) -> ModeStatus:
     phase, job = mode_phase(view), view.job
     ended = phase in (Phase.SUCCEEDED, Phase.FAILED)
     attempt = job.round.attempt if job is not None else same.attempt
+    # What is suspended and has no Job any more, or one that goes, has let go of it: nobody has deleted that.
+    let_go = phase is Phase.SUSPENDED and (job is None or job.phase == "ending")
     status = ModeStatus(
         phase=_name(phase),
         reason=clip(_reason(view, phase), MAX_REASON),
         message=clip(_message(view, phase)),
         cache_key=view.cache_key,
         job=view.job_name if job is not None or same.job else "",
-        # What is suspended without a Job has let go of it: nobody has deleted that.
-        job_uid=job.uid if job is not None else "" if phase is Phase.SUSPENDED else same.job_uid,
+        job_uid="" if let_go else job.uid if job is not None else same.job_uid,
         attempt=attempt,
         round=view.round or same.round,
         total=view.total,
