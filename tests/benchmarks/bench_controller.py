@@ -305,11 +305,7 @@ def decoding(place: Place) -> None:
 def another(plane: ControlPlane, namespace: str, options: argparse.Namespace) -> None:
     """By the same script: any controller, object and field."""
     if options.crds:
-        for path in sorted(Path(options.crds).glob("*.yaml")):
-            for words in (("apply", "--server-side"), ("wait", "--for=condition=Established", "--timeout=60s")):
-                done = plane.kubectl(*words, "-f", str(path))
-                if done.returncode:
-                    sys.exit(done.stderr)
+        plane.apply_crds(Path(options.crds))
     path, text, api = options.resource.format(namespace=namespace), Path(options.template).read_text(), plane.api()
     watch = Api.connect(kubeconfig=str(plane.kubeconfig()))
     seen = Seen(watch, path, field_is(options.field, options.value))

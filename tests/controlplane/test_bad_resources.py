@@ -7,6 +7,8 @@ import re
 
 import pytest
 import resource_cases
+import resource_change
+import resource_ties
 import yaml
 from control_plane import wait_for
 from kubelet import Kubelet
@@ -84,7 +86,7 @@ def answers(text: str) -> list[str]:
 def test_kubectl_is_told_field_value_and_bound_of_all_that_the_schema_refuses(control_plane, namespace):
     """Every bound of every field and every rule that ties fields together; hundreds of objects in one call."""
     refused = [change for change in resource_cases.changes() if not change.good]
-    ties = {change.label for change in resource_cases.ties()}
+    ties = {change.label for change in resource_ties.ties()}
     specs = list(map(resource_cases.alone, refused))
     items = [encoded(resource_cases.resource(value, f"x-{number}")).decode() for number, value in enumerate(specs)]
     # A List would be checked by kubectl itself, in other words.
@@ -95,7 +97,7 @@ def test_kubectl_is_told_field_value_and_bound_of_all_that_the_schema_refuses(co
     assert len(told) == len(items)
     silent = []
     for change, spec_, answer in zip(refused, specs, told, strict=True):
-        said = tie_says(spec_) if change.label in ties else (resource_cases.field(change.label), *change.says)
+        said = tie_says(spec_) if change.label in ties else (resource_change.field(change.label), *change.says)
         assert len(said) > 1, change
         silent += [(change.label, text, answer) for text in said if text not in answer.replace("[N]", ".N")]
     assert silent == []

@@ -363,7 +363,7 @@ def play(place: Place, story: Story, number: int, doomed: Doomed, die_at: int) -
                 last_words = doomed.writes()
                 doomed.start(-1)
             assert time.monotonic() < begun + 120, (place.status(name), die_at, doomed.writes())
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two looks
         doomed.end()
     results.look()
     made = {job["metadata"]["uid"] for kind, job in recorder.close() if kind == "ADDED"}

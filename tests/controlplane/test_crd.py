@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import resource_cases
+import resource_ties
 from control_plane import Api
 from resource_cases import resource
 
@@ -81,7 +82,7 @@ def test_the_server_and_the_reader_agree_on_every_case_and_every_bound_is_met_fr
         sides[change.label].add("accepted" if change.good else "refused")
     with capsys.disabled():
         print(f"\n{total} cases, {accepted} accepted\n\n{resource_cases.table(hits)}")
-    assert all(sides[change.label] == {"accepted", "refused"} for change in resource_cases.ties())
+    assert all(sides[change.label] == {"accepted", "refused"} for change in resource_ties.ties())
     assert total >= 5000
     assert accepted >= 0.4 * total
     assert all(hits[label, side] for label in sides for side in sides[label])
@@ -99,7 +100,7 @@ _BOUNDS = re.compile(
         ::9
     ]
     # That machineParams are missing altogether is the server's own word.
-    + [change for change in resource_cases.ties() if not change.good and change.label != "no modes"],
+    + [change for change in resource_ties.ties() if not change.good and change.label != "no modes"],
     ids=lambda change: change.label,
 )
 def test_a_rule_says_what_the_reader_says(api, namespace, change):
@@ -120,7 +121,7 @@ def told(rule: Rule) -> str:
 
 def test_every_rule_refuses_something_at_its_field_with_its_own_message(api, namespace):
     causes = set()
-    for change in resource_cases.ties():
+    for change in resource_ties.ties():
         if not change.good:
             answer = post(api, namespace, resource(resource_cases.alone(change)), dryRun="All")
             assert answer.status in (400, 422), change

@@ -176,7 +176,7 @@ class ControlPlane:
         try:
             self.etcd.start()
             self.start_apiserver()
-            self._apply_crds()
+            self.apply_crds(CRDS)
             self.controller_manager.start()
         except BaseException:
             self.stop()
@@ -249,6 +249,16 @@ class ControlPlane:
             timeout=120,
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def apply_crds(self, folder: Path) -> None:
+        """The kinds that a folder defines, until they are served."""
+        for path in sorted(folder.glob("*.yaml")):
+            applied = self.kubectl("apply", "--server-side", "-f", str(path))
+            if applied.returncode:
+                raise RuntimeError(f"{path.name}: {applied.stderr}")
+            # It gives up at once on one that has no conditions yet.
+            established = ("wait", "--for=condition=Established", "--timeout=60s", "-f", str(path))
+            wait_for(path.name, lambda words=established: self.kubectl(*words).returncode == 0)
 
     def calls(self, user: str, *, since: int = 0) -> list[dict[str, Any]]:
         """The audit events of one user's requests, one for each, oldest first; `since` is an earlier `audit_position`.
@@ -346,13 +356,6 @@ class ControlPlane:
             return api.request("GET", "/readyz").status == 200
         except urllib3.exceptions.HTTPError:
             return False
-
-    def _apply_crds(self) -> None:
-        for path in sorted(CRDS.glob("*.yaml")):
-            applied = self.kubectl("apply", "--server-side", "-f", str(path))
-            if applied.returncode:
-                raise RuntimeError(f"{path.name}: {applied.stderr}")
-            self.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(path))
 
     def _audit_text(self, since: int) -> str:
         with open(self.folder / "audit.log", "rb") as log:

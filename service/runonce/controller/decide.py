@@ -373,19 +373,18 @@ def judge(failures: Sequence[Failure], *, coupled: bool, complete: bool = False)
     complete: the Job said so, but its shards are not there.
     """
     codes = [failure.exit_code for failure in failures]
-    no_program = any(failure.reason == NO_PROGRAM for failure in failures)
-    if CONFIGURATION in codes or DAMAGED_INPUT in codes or no_program:
+    reasons = {failure.reason for failure in failures}
+    if CONFIGURATION in codes or DAMAGED_INPUT in codes or NO_PROGRAM in reasons:
         return "final"  # no retry can help: the input is made anew first, by who asked for this
     if complete:
         return "charged"
-    if any(failure.reason in _DISRUPTIONS for failure in failures):
+    if reasons & _DISRUPTIONS:
         return "disrupted"
     root = [code for failure, code in zip(failures, codes, strict=True) if failure.reason != ENDED_WITH_GROUP]
     if failures and not root:
         return "disrupted"  # all of them were told to end, and none ended first: someone deleted a pod
     # By a limit of the experiment's own it is told to end as by a machine that goes.
-    overtime = any(failure.reason == OVERTIME for failure in failures)
-    if not overtime and root and all(code in (STOPPED, LOST_PEER) for code in root) and STOPPED in root:
+    if OVERTIME not in reasons and root and all(code in (STOPPED, LOST_PEER) for code in root) and STOPPED in root:
         return "disrupted"
     # Each index of an independent Job has had its own retries already.
     return "charged" if coupled else "final"

@@ -166,7 +166,7 @@ class Modes:
         if isinstance(decision, rules.Wait):
             return self._waiting(view, decision, wanted)
         uid = job.uid if job is not None else ""
-        self._world.waits.over(f"{self._namespace}/{wanted.job_name}", uid, f"start {uid}", f"held {uid}")
+        self._world.waits.over(uid, f"{self._namespace}/{wanted.job_name}")
         if isinstance(decision, rules.Hit):
             self._committed(wanted.cache_key, decision)
         elif isinstance(decision, rules.Block):

@@ -55,12 +55,16 @@ class Waits:
         ran: some did before. Since when they do not is told by nobody, so it is what was seen of it here.
         """
         if not job.started or job.ready or job.succeeded or job.suspended:
-            self.over(f"start {job.uid}")
+            self._over(f"start {job.uid}")
             return 0.0
         seen_s, due_s = self.seconds(f"start {job.uid}"), now - datetime.fromisoformat(job.started).timestamp()
         return min(seen_s, due_s) if ran else due_s
 
-    def over(self, *what: str) -> None:
+    def over(self, uid: str, *names: str) -> None:
+        """Nothing of this Job is waited for any more."""
+        self._over(uid, f"start {uid}", f"held {uid}", *names)
+
+    def _over(self, *what: str) -> None:
         for one in what:
             self._since.pop(one, None)
             self._asked.pop(one, None)
@@ -83,7 +87,7 @@ class Waits:
         if decision.cause == "Ending":
             found = replace(found, passing=self.seconds(name) < ENDING_AFTER_S)
         else:
-            self.over(name)
+            self._over(name)
         if decision.cause == "Moved":
             found = replace(found, passing=True)
         if job is not None and job.phase == "active" and len(job.succeeded) == job.completions:
@@ -101,7 +105,7 @@ class Waits:
     def _idle(self, found: Waiting, jobs: KubeJobs, owner: Owner, job: JobState) -> Waiting:
         """Nothing more where processes run, or are still given time."""
         if job.failing or job.suspended or not (job.missing or job.ready < job.active):
-            self.over(job.uid)
+            self._over(job.uid)
             return found
         return self._ask(found, job.uid, PODS_AFTER_S, lambda since_s: _stuck(jobs, owner, job, since_s))
 
@@ -110,7 +114,7 @@ class Waits:
         if job is None:
             return found
         if not (job.failing or job.terminating or job.phase == "ending"):
-            self.over(f"held {job.uid}")
+            self._over(f"held {job.uid}")
             return found
         return self._ask(found, f"held {job.uid}", HELD_AFTER_S, lambda _: _who(jobs, job))
 

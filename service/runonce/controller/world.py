@@ -50,4 +50,4 @@ class World:
     def forget(self, uid: str) -> None:
         """An Experiment is gone, or a Job."""
         self.shown.pop(uid, None)
-        self.waits.over(uid, f"start {uid}", f"held {uid}")
+        self.waits.over(uid)
