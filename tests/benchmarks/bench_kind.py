@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ Object = dict[str, Any]
 IMAGE, SERVICE = "runonce-bench/trial:1", "bare"
 NAMESPACE = f"bench-{os.getpid()}"
 SAYS = "first step at"
+INDEX = "batch.kubernetes.io/job-completion-index"
 LONG = 100_000  # steps: a training that is robbed of a pod does not end by itself
 ROBBED = {"BENCH_PAUSE_S": "0.02", "RUNONCE_CHECKPOINT_S": "1"}
 
@@ -74,17 +76,28 @@ def _hit(bench: Bench, given: argparse.Namespace) -> None:
 
 
 def _lost(bench: Bench, given: argparse.Namespace) -> None:
-    """Beside the start of a bare Job of as many processes: the time of a restore would be added to that."""
-    pairs = [(bench.robbed(2), bench.bare(2)) for _ in range(given.rounds)]
-    _row("a lost pod → the next step, 2 processes", pairs)
+    """Beside a bare Job that replaces its lost pods and begins anew. Then, without the time that Kubernetes takes to
+    fail the Job, beside the start of one; that of a restore would be added to it.
+    """
+    robbed = [(bench.robbed(2), bench.bare_robbed(2), bench.bare(2)) for _ in range(given.rounds)]
+    _row("a lost pod → the next step, 2 processes", [(ours.killed, bare) for ours, bare, _ in robbed])
+    _row("a failed Job → the next step, 2 processes", [(ours.failed, start) for ours, _, start in robbed])
 
 
 @dataclass(frozen=True)
 class Step:
-    """after_s: from the apply or the kill. age_s: how long the program of the pod had run, of that."""
+    """after_s: from the apply, the kill, or the end of the Job. age_s: how long the program of the pod had run, of that."""
 
     after_s: float
     age_s: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The same step, from the kill and from when Kubernetes said that the Job had failed."""
+
+    killed: Step
+    failed: Step
 
 
 def _row(what: str, pairs: list[tuple[Step, Step]]) -> None:
@@ -125,7 +138,7 @@ class Bench:
         began = time.time()
         name = self.apply(self.experiment(processes, salt=uuid.uuid4().hex), "ours")
         self.wait(lambda: self.phase(name) == "Succeeded")
-        (pod,) = self._pods(f"runonce.dev/experiment={name},batch.kubernetes.io/job-completion-index=0")
+        (pod,) = self._pods(f"runonce.dev/experiment={name},{INDEX}=0")
         return self._first_step(pod, began)
 
     def hit(self, spec: Object, name: str) -> float:
@@ -135,28 +148,27 @@ class Bench:
             time.sleep(0.01)  # between two looks; what is measured is 20 times as long
         return time.monotonic() - began
 
-    def robbed(self, processes: int) -> Step:
+    def robbed(self, processes: int) -> Lost:
         """From the SIGKILL of the last rank of a training that has a checkpoint."""
         spec = self.experiment(processes, salt=uuid.uuid4().hex, steps=LONG, env=ROBBED)
         name = self.apply(spec, "robbed")
         mine = f"runonce.dev/experiment={name}"
-        index = "batch.kubernetes.io/job-completion-index"
-        self.wait(lambda: any(SAYS in self._log(pod) for pod in self._pods(f"{mine},{index}=0")))
+        self.wait(lambda: self._stepped(mine))
         time.sleep(5)  # for a checkpoint; below it is seen that there was one
-        before = {_uid(pod) for pod in self._pods(mine)}
-        (last,) = self._pods(f"{mine},{index}={processes - 1}")
-        node = ("exec", last["spec"]["nodeName"], "sh", "-c", KILL, "sh", _uid(last))
-        killed = float(self._cluster.call("docker", *node))
-        again = self.wait(
-            lambda: [
-                pod for pod in self._pods(f"{mine},{index}=0") if _uid(pod) not in before and SAYS in self._log(pod)
-            ]
-        )
-        assert "goes on from the checkpoint" in self._log(again[0]), self._log(again[0])
-        stepped = self._first_step(again[0], killed)
+        job = self._pods(mine)[0]["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+        with ThreadPoolExecutor(1) as beside:
+            failed = beside.submit(self._failed_at, job)
+            killed, before = self._kill_last(mine, processes)
+            again = self.wait(lambda: self._stepped(mine, before))
+        assert "goes on from the checkpoint" in self._log(again), self._log(again)
+        step = Lost(self._first_step(again, killed), self._first_step(again, failed.result()))
         self._cluster.kubectl("-n", NAMESPACE, "delete", "experiment", name)
         self.wait(lambda: not self._pods(mine))
-        return stepped
+        return step
+
+    def _failed_at(self, job: str) -> float:
+        self._cluster.kubectl("-n", NAMESPACE, "wait", "--for=condition=Failed", f"job/{job}", "--timeout=120s")
+        return time.time()
 
     def phase(self, name: str) -> str:
         found = self._cluster.get(f"/apis/runonce.dev/v1alpha1/namespaces/{NAMESPACE}/experiments/{name}")
@@ -165,17 +177,31 @@ class Bench:
     # --- beside it ------------------------------------------------------------------------------------------
 
     def bare(self, processes: int) -> Step:
-        name = f"bare-{uuid.uuid4().hex[:6]}"
-        began = time.time()
-        self._apply(_bare(name, processes))
-        mine = f"batch.kubernetes.io/job-name={name}"
-        self.wait(lambda: self._done(name, processes))
-        (pod,) = self._pods(f"{mine},batch.kubernetes.io/job-completion-index=0")
-        return self._first_step(pod, began)
+        """One whose rank 1 asked for the name of rank 0 before the cluster's DNS had it has failed, and does not count."""
+        while True:
+            name = f"bare-{uuid.uuid4().hex[:6]}"
+            began = time.time()
+            self._apply(_bare(name, processes))
+            mine = f"batch.kubernetes.io/job-name={name}"
+            if self.wait(lambda name=name: self._ended(name)) == "Complete":
+                (pod,) = self._pods(f"{mine},{INDEX}=0")
+                return self._first_step(pod, began)
 
-    def _done(self, name: str, processes: int) -> bool:
+    def bare_robbed(self, processes: int) -> Step:
+        name = f"bare-{uuid.uuid4().hex[:6]}"
+        self._apply(_bare(name, processes, steps=LONG, backoff_limit=6, env=ROBBED))
+        mine = f"batch.kubernetes.io/job-name={name}"
+        self.wait(lambda: self._stepped(mine))
+        killed, before = self._kill_last(mine, processes)
+        step = self._first_step(self.wait(lambda: self._stepped(mine, before)), killed)
+        self._cluster.kubectl("-n", NAMESPACE, "delete", "job", name)
+        self.wait(lambda: not self._pods(mine))
+        return step
+
+    def _ended(self, name: str) -> str:
         found = self._cluster.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{name}")
-        return int(found["status"].get("succeeded", 0)) == processes
+        ends = {end["type"] for end in found["status"].get("conditions", ()) if end["status"] == "True"}
+        return next(iter(ends & {"Complete", "Failed"}), "")
 
     # --- both -----------------------------------------------------------------------------------------------
 
@@ -185,6 +211,18 @@ class Bench:
             assert time.monotonic() < deadline, self._cluster.report("-n", NAMESPACE)
             time.sleep(0.5)  # between two looks; no time is taken from them
         return found
+
+    def _stepped(self, mine: str, before: Collection[str] = ()) -> Object | None:
+        """The pod of rank 0 that says of its first step; none of those before."""
+        pods = self._pods(f"{mine},{INDEX}=0")
+        return next((pod for pod in pods if _uid(pod) not in before and SAYS in self._log(pod)), None)
+
+    def _kill_last(self, mine: str, processes: int) -> tuple[float, set[str]]:
+        """When, and which pods there were."""
+        before = {_uid(pod) for pod in self._pods(mine)}
+        (last,) = self._pods(f"{mine},{INDEX}={processes - 1}")
+        node = ("exec", last["spec"]["nodeName"], "sh", "-c", KILL, "sh", _uid(last))
+        return float(self._cluster.call("docker", *node)), before
 
     def _apply(self, thing: Object) -> None:
         self._cluster.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=json.dumps(thing))
@@ -210,15 +248,17 @@ def _borrowed() -> dict[str, str]:
     return dict(BORROWED)
 
 
-def _bare(name: str, processes: int) -> Object:
+def _bare(
+    name: str, processes: int, *, steps: int = 3, backoff_limit: int = 0, env: Mapping[str, str] | None = None
+) -> Object:
     """What somebody writes without Runonce: the same program, volume, environment and standing."""
-    env = {**_borrowed(), "WORLD_SIZE": str(processes), "PYTHONUNBUFFERED": "1", "MASTER_PORT": "29400"}
+    env = {**_borrowed(), **(env or {}), "WORLD_SIZE": str(processes), "PYTHONUNBUFFERED": "1", "MASTER_PORT": "29400"}
     env["MASTER_ADDR"] = f"{name}-0.{SERVICE}.{NAMESPACE}.svc"
-    rank = {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}
+    rank = {"fieldPath": f"metadata.annotations['{INDEX}']"}
     container = {
         "name": "bare",
         "image": IMAGE,
-        "command": ["python", "plain.py", "3"],
+        "command": ["python", "plain.py", str(steps)],
         "env": [
             *({"name": key, "value": value} for key, value in env.items()),
             {"name": "RANK", "valueFrom": {"fieldRef": rank}},
@@ -236,7 +276,7 @@ def _bare(name: str, processes: int) -> Object:
         "volumes": [{"name": "site", "persistentVolumeClaim": {"claimName": "site", "readOnly": True}}],
     }
     template = {"metadata": {"labels": {"app": SERVICE}}, "spec": pod}
-    counts = {"completions": processes, "parallelism": processes, "backoffLimit": 0}
+    counts = {"completions": processes, "parallelism": processes, "backoffLimit": backoff_limit}
     spec = {"completionMode": "Indexed", **counts, "template": template}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 
 import pytest
+
+from runonce.worker import watch
+from runonce.worker.loop import StopRequest
 
 
 @pytest.fixture
@@ -65,3 +69,19 @@ def test_a_limit_that_is_no_number_of_seconds_is_refused(job, text):
     started = job(env={"RUNONCE_STALL_S": text}).start()
     assert started.wait() == [78]
     assert f"env.RUNONCE_STALL_S: is '{text}'; it is a number of seconds." in started.log(0)
+
+
+def test_what_watches_ends_with_what_it_watched(monkeypatch):
+    """Every process pays for a wait in it, before its first step and after its last."""
+    monkeypatch.setattr(watch, "POLL_S", 3600.0)
+    stop = StopRequest()
+
+    def work() -> None:
+        with watch.ending_at_once(stop):
+            pass
+        watch.Watch("train", stop, limit_s=0, coupled=False).close()
+
+    working = threading.Thread(target=work, daemon=True)
+    working.start()
+    working.join(60)
+    assert not working.is_alive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -36,7 +37,7 @@ class StopRequest:
     """
 
     def __init__(self, *, alone: bool = False) -> None:
-        self.woken, self._wake = os.pipe()  # readable after SIGTERM, also while the loop hears of no signal
+        self.woken, self._waker = os.pipe()  # readable after SIGTERM, also while the loop hears of no signal
         self.asked = False  # by the machine
         self.asked_at = 0.0  # Unix time
         self.told = False  # to the loop, which then ends early
@@ -44,11 +45,16 @@ class StopRequest:
         self._program: subprocess.Popen[bytes] | None = None
 
     def listen(self) -> None:
-        os.set_blocking(self._wake, False)
-        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        os.set_blocking(self._waker, False)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # its signals are not ours
         signal.signal(signal.SIGTERM, self._stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # `runonce worker` has kept one that came early
+
+    def wake(self) -> None:
+        """Whoever listens on `woken` has a look, though no signal came."""
+        with contextlib.suppress(BlockingIOError):  # it is full: readable
+            os.write(self._waker, b"\0")
 
     def pass_to(self, program: subprocess.Popen[bytes]) -> None:
         self._program = program

@@ -45,6 +45,7 @@ class Watch:
 
     def close(self) -> None:
         self._closing.set()
+        self._stop.wake()
         self._thread.join()
 
     def _run(self) -> None:
@@ -64,7 +65,7 @@ class Watch:
     def _listen(self) -> bool:
         """For a signal, also while the loop is in code that is not Python's and hears of none; False at the end."""
         woken, _, _ = select.select([self._stop.woken], [], [], POLL_S)
-        if woken and os.read(self._stop.woken, 64) and self._told_at is None:
+        if woken and signal.SIGTERM in os.read(self._stop.woken, 64) and self._told_at is None:
             self._told_at = time.monotonic()
         return not self._closing.is_set()
 
@@ -94,8 +95,8 @@ def ending_at_once(stop: StopRequest) -> Iterator[None]:
 
     def listen() -> None:
         while not over.is_set():
-            woken, _, _ = select.select([stop.woken], [], [], POLL_S)
-            if woken and not over.is_set() and signal.SIGTERM in os.read(stop.woken, 64):
+            select.select([stop.woken], [], [])
+            if not over.is_set() and signal.SIGTERM in os.read(stop.woken, 64):
                 _say("was told to stop before the processes of its group had met")
                 os._exit(STOPPED)
 
@@ -105,6 +106,7 @@ def ending_at_once(stop: StopRequest) -> Iterator[None]:
         yield
     finally:
         over.set()
+        stop.wake()
         thread.join()
 
 
