@@ -52,6 +52,24 @@ def made(stage: Stage) -> None:
     stage.sees("Succeeded", "Succeeded")
 
 
+def counted_late(stage: Stage) -> None:
+    """What ran and has ended is not Pending again until its Job has counted it, unless that takes long."""
+    stage.apply()
+    stage.sees("Pending", "JobCreated")
+    both = stage.pods()
+    stage.run(*both)
+    for pod in both:
+        stage.place.kubelet.stop(pod)
+    stage.job(ready=0, active=2)
+    stage.sees("Running", "Running")
+    stage.later(6)
+    stage.sees("Pending", "JobCreated")
+    for pod in both:
+        stage.end(pod)
+    stage.job(Complete=True)
+    stage.sees("Succeeded", "Succeeded")
+
+
 def hit(stage: Stage) -> None:
     stage.place.apply("other")
     with stage.place.working():
@@ -324,6 +342,7 @@ def job_refused(stage: Stage) -> None:
 
 STORIES: dict[Callable[[Stage], None], int] = {
     made: 7,
+    counted_late: 5,
     hit: 1,
     fails_then_made: 7,
     fails_for_good: 6,

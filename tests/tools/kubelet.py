@@ -63,6 +63,11 @@ class Kubelet:
         phase = "Failed" if exit_code else "Succeeded"
         self._write(pod, {"phase": phase, "conditions": conditions}, {"terminated": state})
 
+    def stop(self, pod: Pod) -> None:
+        """Its container has ended, and the pod has not yet: that is told a second later."""
+        conditions = [_condition(kind, "Played", "False") for kind in ("ContainersReady", "Ready")]
+        self._write(pod, {"conditions": conditions}, {"terminated": {"exitCode": 0, "finishedAt": _NOW}})
+
     def disrupt(self, pod: Pod, reason: str = "EvictionByEvictionAPI") -> None:
         """Mark it as about to be evicted or preempted; the container still runs."""
         self._write(pod, {"conditions": [_condition("DisruptionTarget", reason)]})

@@ -30,8 +30,9 @@ class Doom:
     folder: str = ""
 
     def parts(self) -> list[str]:
-        """The part of the work that each call belonged to."""
-        return Path(self.trace).read_text().split()
+        """The part of the work that each call belonged to; none of a process that was ended while it still started."""
+        trace = Path(self.trace)
+        return trace.read_text().split() if trace.exists() else []
 
 
 class _Gate:

@@ -185,14 +185,18 @@ class Modes:
                     self._world.requeue(other.key)
 
     def _waiting(self, view: View, decision: rules.Wait, wanted: ModeOf) -> View:
+        before: ModeStatus | None = getattr(self._written.now.modes, view.mode)
+        job = view.job
+        ran = job is not None and before is not None and (before.phase, before.job_uid) == ("Running", job.uid)
         found = self._world.waits.look(
             self._jobs,
             self._owner,
             decision,
-            view.job,
+            job,
             self._jobs.get(wanted.job_name),
             name=f"{self._namespace}/{view.job_name}",
             deadline_s=wanted.spec.start_deadline_seconds,
+            ran=ran,
         )
         self.passing = found.passing
         self.failed = self.failed or found.refused

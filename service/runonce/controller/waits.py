@@ -79,9 +79,10 @@ class Waits:
         *,
         name: str,
         deadline_s: int | None,
+        ran: bool,
     ) -> Waiting:
         """job: where this owner has a part in it. there: whoever's it is. name: of the Job, there or not, with its
-        namespace. deadline_s: how long its processes may take to start.
+        namespace. deadline_s: how long its processes may take to start. ran: the status says that they run.
         """
         found = self._held(Waiting(why=decision), jobs, there)
         if decision.cause == "Ending":
@@ -100,13 +101,16 @@ class Waits:
             found = found.by(POLL_S)  # whose result nothing here would tell of
         if deadline_s is not None and not job.ready:
             found = found.by(min(POLL_S, deadline_s))
-        return self._idle(found, jobs, owner, job)
+        return self._idle(found, jobs, owner, job, ran=ran)
 
-    def _idle(self, found: Waiting, jobs: KubeJobs, owner: Owner, job: JobState) -> Waiting:
-        """Nothing more where processes run, or are still given time."""
+    def _idle(self, found: Waiting, jobs: KubeJobs, owner: Owner, job: JobState, *, ran: bool) -> Waiting:
+        """Nothing more where processes run, or are still given time; those that have ended are counted in a moment."""
         if job.failing or job.suspended or not (job.missing or job.ready < job.active):
             self._over(job.uid)
             return found
+        found = replace(
+            found, passing=found.passing or (ran and not job.ready and self.seconds(job.uid) < PODS_AFTER_S)
+        )
         return self._ask(found, job.uid, PODS_AFTER_S, lambda since_s: _stuck(jobs, owner, job, since_s))
 
     def _held(self, found: Waiting, jobs: KubeJobs, job: JobState | None) -> Waiting:
