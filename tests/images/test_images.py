@@ -8,6 +8,7 @@ import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -19,6 +20,7 @@ from runonce.experiment.contract import ATTEMPT, INDEX, SPEC_FILE, Contract
 
 ROOT = Path(__file__).parents[2]
 LOCKED = set(re.findall(r"^([a-z0-9][a-z0-9.-]*)==([^ ;]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+TRAINING = ROOT / "tests" / "benchmarks" / "pods"
 OF_PYTHON = {"pip", "setuptools"}  # a new environment has them, in versions of Python's own choice
 MEGABYTE = 1_000_000
 LARGEST = {"none": 250, "cpu": 1500, "cuda": 8000}  # megabytes, by TORCH=
@@ -152,12 +154,9 @@ def pod(image, tmp_path):
     contract = Contract(mode="train", cache_key="ab" * 32, round="r", total=1, store="/store", name="x")
     env = {**contract.to_env(), SPEC_FILE: "/runonce/spec.json", ATTEMPT: "uid", INDEX: "0"}
 
-    def options(script: str) -> tuple[str, ...]:
-        spec = {
-            "command": ["sh", "-c", script],
-            "codeVersion": "label:x",
-            "machineParams": {"train": {"nprocesses": 1}},
-        }
+    def options(script: str = "", **fields: Any) -> tuple[str, ...]:
+        what = {"command": ["sh", "-c", script]} if script else fields
+        spec = {**what, "codeVersion": "label:x", "machineParams": {"train": {"nprocesses": 1}}}
         (tmp_path / "spec.json").write_bytes(canonical(spec))
         given = [part for name, value in env.items() for part in ("--env", f"{name}={value}")]
         mounts = (
@@ -176,6 +175,16 @@ def pod(image, tmp_path):
 def test_a_worker_publishes_from_its_image(image, pod, tmp_path):
     done = image.run(options=pod("echo 1 > $RUNONCE_OUTPUT/one"))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in (tmp_path / "store" / "w").rglob("i0")] == ["i0"]
+
+
+def test_it_trains_where_it_has_torch(image, pod, tmp_path):
+    if image.torch == "none":
+        pytest.skip("this image was built without torch")
+    given = pod(config="trial:Trial", params={"steps": 3})
+    done = image.run(options=(*given, "--volume", f"{TRAINING}:/work:ro"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "first step at" in done.stdout
     assert [path.name for path in (tmp_path / "store" / "w").rglob("i0")] == ["i0"]
 
 
