@@ -76,12 +76,13 @@ def _hit(bench: Bench, given: argparse.Namespace) -> None:
 
 
 def _lost(bench: Bench, given: argparse.Namespace) -> None:
-    """Beside a bare Job that replaces its lost pods and begins anew. Then, without the time that Kubernetes takes to
-    fail the Job, beside the start of one; that of a restore would be added to it.
+    """Beside the start of a bare Job, to which the time of a restore would be added; the same without the time that
+    Kubernetes takes to fail the Job; and beside a bare Job that replaces its lost pods and begins anew.
     """
     robbed = [(bench.robbed(2), bench.bare_robbed(2), bench.bare(2)) for _ in range(given.rounds)]
-    _row("a lost pod → the next step, 2 processes", [(ours.killed, bare) for ours, bare, _ in robbed])
-    _row("a failed Job → the next step, 2 processes", [(ours.failed, start) for ours, _, start in robbed])
+    _row("a lost pod → the next step, beside a start", [(ours.killed, start) for ours, _, start in robbed])
+    _row("a failed Job → the next step, beside a start", [(ours.failed, start) for ours, _, start in robbed])
+    _row("a lost pod → the next step, beside pods replaced", [(ours.killed, bare) for ours, bare, _ in robbed])
 
 
 @dataclass(frozen=True)

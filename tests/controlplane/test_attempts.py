@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from control_plane import wait_for
 from kubelet import index_of
 from place import publish
+
+from runonce.experiment.contract import STOPS
 
 
 def attempt_of(place, name: str) -> int:
@@ -90,9 +93,22 @@ def test_an_index_that_is_evicted_or_stopped_is_tried_again_without_charge(place
     place.kubelet.disrupt(pods[0])
     place.kubelet.end(pods[0], 143)
     place.kubelet.end(pods[1], 75)
-    with place.working(lambda pod: 0 if pod["metadata"]["uid"] not in {p["metadata"]["uid"] for p in pods} else None):
+    first = {pod["metadata"]["uid"] for pod in pods}
+    with place.working(lambda pod: 0 if pod["metadata"]["uid"] not in first else None):
         place.until("again", "Succeeded")
     assert attempt_of(place, "again") == 1
+    again = [pod for pod in place.kubelet.pods(place.namespace) if pod["metadata"]["uid"] not in first]
+    assert [_variable(pod, STOPS) for pod in again] == ["1", "1"]  # which a worker that stops unasked goes by
+
+
+def _variable(pod: dict[str, Any], name: str) -> str:
+    """As the kubelet gives it, by the downward API."""
+    path = next(
+        entry["valueFrom"]["fieldRef"]["fieldPath"]
+        for entry in pod["spec"]["containers"][0]["env"]
+        if entry["name"] == name
+    )
+    return str(pod["metadata"]["annotations"].get(path.split("'")[1], ""))
 
 
 def test_nothing_is_committed_before_the_last_shard_is_there(place):

@@ -112,6 +112,14 @@ def test_a_pod_whose_time_is_over_does_not_end_as_one_that_has_to_leave(pod, wai
     assert ("error (DeadlineExceeded): it ran for spec.activeDeadlineSeconds, 100 s." in out) == (code == 1)
 
 
+@pytest.mark.parametrize(("before", "code"), [("", 75), ("19", 75), ("20", 1)])
+def test_a_program_that_stops_unasked_is_charged_in_the_end(pod, before, code):
+    """Kubernetes counts what it does not charge, and puts another in its place for ever."""
+    ended, out = pod.run(shell("exit 75"), RUNONCE_STOPS=before)
+    assert ended == code
+    assert ("error (TooManyStops): it ended with 75, which is not charged" in out) == (code == 1)
+
+
 def test_a_program_that_dies_of_a_signal_ends_the_pod_as_a_shell_would(pod):
     assert pod.run(shell("kill -KILL $$"))[0] == 128 + signal.SIGKILL
 

@@ -13,6 +13,7 @@ ENDED_WITH_GROUP = "EndedWithGroup"  # a coupled process that was told to end be
 HUNG = "Hung"
 POD_LOST = "PodLost"
 OVERTIME = "DeadlineExceeded"
+TOO_MANY_STOPS = "TooManyStops"
 NO_PROGRAM = "NoProgram"  # an image that cannot run what a pod begins with
 
 _REASONS = {

@@ -18,6 +18,7 @@ CONTRACT = 1
 SPEC_FILE = "RUNONCE_SPEC_FILE"  # the Experiment's spec as canonical JSON
 ATTEMPT = "RUNONCE_ATTEMPT"  # uid of the Job
 INDEX = "JOB_COMPLETION_INDEX"
+STOPS = "RUNONCE_STOPS"  # in a pod of an independent Job: how many of its index went before it without a charge
 LIFELINE = "RUNONCE_LIFELINE"  # on one machine: a file descriptor; at its end-of-file the process group has to end
 OUTPUT = "RUNONCE_OUTPUT"  # folder for artifacts, empty at the start; in a pod the worker makes it
 
@@ -40,6 +41,8 @@ STALL_SECONDS = "RUNONCE_STALL_S"  # a loop that has not gone on for so long is 
 TRANSFERS = "RUNONCE_TRANSFERS"  # requests to the store at a time
 PATIENCE = "RUNONCE_PATIENCE_S"  # how long a call to a store that does not answer is made again
 TUNABLE = (PEER_TIMEOUT, CHECKPOINT_SECONDS, STALL_SECONDS, TRANSFERS, PATIENCE)
+
+MAX_STOPS = 20  # of one index by 75 without being told to, before it counts as a failure
 
 # For commands.
 PARAMS = "RUNONCE_PARAMS"

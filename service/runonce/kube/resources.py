@@ -223,8 +223,13 @@ def _env(plan: JobPlan, namespace: str) -> Iterator[Object]:
     for name, value in values.items():
         yield {"name": name, "value": value.replace("$", "$$")}
     # The Job's UID, which nobody knows when the Job is posted.
-    path = "metadata.labels['batch.kubernetes.io/controller-uid']"
-    yield {"name": ATTEMPT, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+    yield _field(ATTEMPT, "metadata.labels['batch.kubernetes.io/controller-uid']")
+    if not plan.shape.coupled:
+        yield _field(contract.STOPS, "metadata.annotations['batch.kubernetes.io/job-index-ignored-failure-count']")
+
+
+def _field(name: str, path: str) -> Object:
+    return {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
 
 
 def _resources(plan: JobPlan, spec: ExperimentSpec, *, gpus: bool) -> Object:

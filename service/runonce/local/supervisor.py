@@ -26,6 +26,7 @@ from runonce.experiment.contract import (
     DAMAGED_INPUT,
     INDEX,
     LIFELINE,
+    MAX_STOPS,
     OUTPUT,
     SPEC_FILE,
     STOPPED,
@@ -38,7 +39,6 @@ _FINAL = (CONFIGURATION, DAMAGED_INPUT)  # the same for every index, and at ever
 POLL_S = 0.05
 LOG_TAIL_BYTES = 2048
 GROUP_GRACE_S = 2.0  # coupled ranks that lost a peer can save nothing; they may only say so
-MAX_STOPS = 20  # of one index by 75 without being asked to, before it counts as a failure
 
 
 @dataclass

@@ -26,7 +26,7 @@ from typing import Any
 import runonce
 from runonce.author import agree, entry
 from runonce.errors import Damaged, EntryError, Fault, InputError, LostPeer, NewerFormat, ParamsMutated, RunonceError
-from runonce.experiment.blame import OVERTIME, error_line
+from runonce.experiment.blame import OVERTIME, TOO_MANY_STOPS, error_line
 from runonce.experiment.canonical import parse
 from runonce.experiment.config import ExperimentConfig
 from runonce.experiment.contract import (
@@ -38,12 +38,14 @@ from runonce.experiment.contract import (
     INDEX,
     LIFELINE,
     LOST_PEER,
+    MAX_STOPS,
     OUTPUT,
     PATIENCE,
     PEER_TIMEOUT,
     SPEC_FILE,
     STALL_SECONDS,
     STOPPED,
+    STOPS,
     Contract,
 )
 from runonce.experiment.machine import JobShape, process_seeds
@@ -105,9 +107,8 @@ def main() -> int:
     try:
         process = _process(scratch)
         code = _work(process, stop)
-        if code == STOPPED and lifeline is None and _is_overtime(process.spec, stop.asked_at):
-            limit_s = process.spec.active_deadline_seconds
-            print(error_line(OVERTIME, f"it ran for spec.activeDeadlineSeconds, {limit_s} s."), file=sys.stderr)
+        if code == STOPPED and lifeline is None and (why := _charge(process.spec, stop)):
+            print(why, file=sys.stderr)
             return 1
         return code
     except RunonceError as error:
@@ -115,6 +116,19 @@ def main() -> int:
         return _exit_code(error)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _charge(spec: ExperimentSpec, stop: StopRequest) -> str:
+    """Why a pod that stopped is to be charged for it, which Kubernetes would not do; empty where it is not."""
+    if stop.asked:
+        limit_s = spec.active_deadline_seconds
+        over = _is_overtime(spec, stop.asked_at)
+        return error_line(OVERTIME, f"it ran for spec.activeDeadlineSeconds, {limit_s} s.") if over else ""
+    before = int(os.environ.get(STOPS) or 0)
+    if before < MAX_STOPS:
+        return ""
+    text = f"it ended with {STOPPED}, which is not charged, and nobody had told it to stop; so went {before} before it."
+    return error_line(TOO_MANY_STOPS, text)
 
 
 def _is_overtime(spec: ExperimentSpec, asked_at: float) -> bool:
