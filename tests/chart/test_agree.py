@@ -13,6 +13,7 @@ import yaml
 from tests.chart.conftest import CHART, of_kind
 
 import runonce
+from runonce.controller.main import LEASE_NAME
 from runonce.kube.cluster import parse_cluster
 from runonce.kube.rights import LEASE_RULES, RULES
 
@@ -46,12 +47,16 @@ def test_the_controller_takes_every_value_as_it_was_given(helm, everything):
     assert cluster.signing.required
 
 
-def granted(objects: list[dict[str, Any]], name: str) -> set[tuple[str, str, str]]:
+def rules_of(objects: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     roles = [*of_kind(objects, "Role"), *of_kind(objects, "ClusterRole")]
-    (role,) = (one for one in roles if one["metadata"]["name"] == name)
+    (rules,) = (one["rules"] for one in roles if one["metadata"]["name"] == name)
+    return list(rules)
+
+
+def granted(objects: list[dict[str, Any]], name: str) -> set[tuple[str, str, str]]:
     return {
         (group, resource, verb)
-        for rule in role["rules"]
+        for rule in rules_of(objects, name)
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
@@ -62,6 +67,15 @@ def granted(objects: list[dict[str, Any]], name: str) -> set[tuple[str, str, str
 def test_the_controller_may_do_what_it_calls_and_no_more(helm, name, calls):
     asked = {(group, resource, verb) for group, resource, verbs in calls for verb in verbs}
     assert granted(helm.render(), name) == asked
+
+
+def test_of_leases_the_controller_reads_and_writes_its_own_alone(helm):
+    limits = {
+        verb: rule.get("resourceNames")
+        for rule in rules_of(helm.render(), "lab-runonce-lease")
+        for verb in rule["verbs"]
+    }
+    assert limits == {"create": None, "get": [LEASE_NAME], "update": [LEASE_NAME]}  # no create by name in Kubernetes
 
 
 def test_every_probe_and_scrape_asks_for_what_the_controller_answers(helm, everything):

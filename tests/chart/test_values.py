@@ -54,7 +54,7 @@ def test_every_value_is_described_and_a_name_that_there_is_not_is_refused(schema
 def test_schema_and_values_have_the_same_names(schema, defaults):
     def names(values: dict[str, Any], inner: dict[str, Any], path: str = "") -> None:
         known = set(inner["properties"]) - ({"global"} if not path else set())
-        assert set(values) == known - ({"claims", "requests"} - set(values)), path
+        assert set(values) == known, path
         for name, value in values.items():
             if isinstance(value, dict) and "properties" in inner["properties"][name]:
                 names(value, inner["properties"][name], f"{path}.{name}")
@@ -74,12 +74,14 @@ def test_everything_sets_every_value_to_another_than_its_default(defaults, every
 
 
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
-# What shows only when another value is not set as in everything.yaml.
+# What shows, or is taken, only when another value is not set as in everything.yaml.
 BESIDE = {
     ("image", "controller", "tag"): {"image": {"controller": {"digest": ""}}},
     ("image", "worker", "tag"): {"image": {"worker": {"digest": ""}}},
     ("nameOverride",): {"fullnameOverride": ""},
     ("crds", "keep"): {"crds": {"install": True}},
+    ("namespaces",): {"workers": {"serviceAccount": {"create": False}}},
+    ("signing", "secretName"): {"signing": {"requireSigned": False}},
 }
 
 
@@ -125,11 +127,51 @@ def test_every_value_is_used(rendered_with, everything, path):
         ({"namespaces": ["a", "a"]}, "are equal"),
         ({"image": {"worker": {"digest": "latest"}}}, "does not match pattern"),
         ({"profiles": {"a100": {"gpuResouce": "x"}}}, "additional properties 'gpuResouce' not allowed"),
+        ({"profiles": {"a": {"gpuResource": "x", "resourceClaimTemplateName": "y"}}}, "'/profiles/a': 'not' failed"),
+        ({"signing": {"requireSigned": True}}, "'/signing/secretName': minLength: got 0, want 1"),
+        ({"workers": {"serviceAccount": {"create": True}}}, "'/namespaces': minItems: got 0, want 1"),
+        ({"controller": {"resources": {"claims": []}}}, "additional properties 'claims' not allowed"),
+        *(
+            (values, f"invalid propertyName 'app.kubernetes.io/{name}'")
+            for name in ("name", "instance", "component")
+            for labels in [{f"app.kubernetes.io/{name}": "x"}]
+            for values in ({"commonLabels": labels}, {"controller": {"podLabels": labels}})
+        ),
+        ({"commonLabels": {"a": "b c"}}, "'/commonLabels/a': 'b c' does not match pattern"),
+        ({"controller": {"podLabels": {"a": "b-"}}}, "'/controller/podLabels/a': 'b-' does not match pattern"),
+        ({"commonLabels": {"a": "b" * 64}}, "'/commonLabels/a': maxLength: got 64, want 63"),
+        ({"controller": {"podLabels": {"a": "b" * 64}}}, "'/controller/podLabels/a': maxLength: got 64, want 63"),
+        ({"namespaces": ["a.b"]}, "'/namespaces/0': 'a.b' does not match pattern"),
+        ({"namespaces": ["a" * 64]}, "does not match pattern"),
+        ({"nameOverride": "Runs"}, "'/nameOverride': 'Runs' does not match pattern"),
+        ({"fullnameOverride": "runs-"}, "'/fullnameOverride': 'runs-' does not match pattern"),
+        ({"image": {"controller": {"tag": "-1"}}}, "'/image/controller/tag': '-1' does not match pattern"),
+        ({"image": {"worker": {"tag": "1" * 129}}}, "does not match pattern"),
+        (
+            {"image": {"controller": {"repository": "a b"}}},
+            "'/image/controller/repository': 'a b' does not match pattern",
+        ),
+        ({"image": {"worker": {"repository": ""}}}, "'/image/worker/repository': '' does not match pattern"),
     ],
     ids=str,
 )
 def test_wrong_values_are_refused_with_their_place(helm, values, saying):
     assert saying in helm.refusal(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"signing": {"requireSigned": True, "secretName": "keys"}},
+        {"workers": {"serviceAccount": {"create": True}}, "namespaces": ["a" * 63]},
+        {"profiles": {"a": {"gpuResource": "", "resourceClaimTemplateName": "y"}}},
+        {"commonLabels": {"app.kubernetes.io/part-of": "", "a": "b" * 63}},
+        {"image": {"controller": {"tag": "_" * 128}}},
+    ],
+    ids=str,
+)
+def test_values_at_the_edge_of_a_refusal_are_taken(helm, values):
+    assert helm.render(values)
 
 
 def test_the_page_of_the_chart_is_made_from_its_schema():

@@ -127,7 +127,17 @@ def test_a_rank_that_hangs_is_named_and_not_the_one_that_lost_it(place):
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [(78, "CodeError"), (78, "ContractTooNew"), (1, "AccessDenied"), (1, "ClockSkew"), (79, "Stalled")],
+    [
+        (78, "CodeError"),
+        (78, "ContractTooNew"),
+        (1, "AccessDenied"),
+        (1, "BadCredentials"),
+        (1, "ClockSkew"),
+        (1, "StoreFailed"),
+        (1, "StoreFull"),
+        (1, "TooManyStops"),
+        (79, "Stalled"),
+    ],
 )
 def test_what_the_worker_named_is_the_condition(place, code, reason):
     place.start()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from cluster import BARE, SYSTEM, WORKER, credentials
 from laptop import Laptop
@@ -78,6 +81,7 @@ def test_a_program_that_is_mended_after_a_failure_runs_under_its_new_key(story):
 
 
 def test_a_pod_over_its_memory_limit_is_named_with_its_signal(story):
+    before = oom_kills()
     eat = "exec python -c 'x = bytearray(1 << 30); print(len(x))'"
     story.apply(program("greedy", eat, retries=0, resources={"memory": "200Mi"}))
     failed = story.phase("greedy", "Failed", "Succeeded")
@@ -85,6 +89,12 @@ def test_a_pod_over_its_memory_limit_is_named_with_its_signal(story):
     told = condition(failed, "Failed")
     assert told["reason"] in ("OOMKilled", "KilledKill")  # the kubelet does not always hear that it was for memory
     assert f"ended with {told['reason']} (exit code 137)" in told["message"]
+    assert oom_kills() > before
+
+
+def oom_kills() -> int:
+    """Of this machine, whose kernel is that of the node: processes killed for want of memory."""
+    return int(re.findall(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)[0])
 
 
 def test_a_process_that_hangs_is_named_with_its_line_and_after_an_edit_goes_on_from_its_checkpoint(story, tmp_path):

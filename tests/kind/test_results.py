@@ -158,6 +158,9 @@ def test_gpus_are_asked_for_by_name_and_what_no_node_has_waits_with_the_reason(s
     # More of them, and it goes on by itself.
     story.cluster.fake_gpus("example.com/gpu", 4)
     story.succeeded("many")
+    (job,) = story.all("jobs", labelSelector="runonce.dev/experiment=many")
+    limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits["example.com/gpu"] in (3, "3")
     story.apply(program("unknown", "echo never", profile="nothing"))
     refused = story.wait("a refusal", lambda: condition(story.experiment("unknown"), "Accepted"))
     assert (refused["status"], refused["reason"]) == ("False", "UnknownProfile")

@@ -49,7 +49,7 @@ def test_a_workflow_is_what_github_takes(path):
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_every_action_is_pinned_by_commit_and_its_version_is_told(path):
-    uses = re.findall(r"uses: (.*)", path.read_text())
+    uses = re.findall(r"uses: (?!\./)(.*)", path.read_text())
     assert uses
     assert [line for line in uses if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)] == []
 
@@ -67,7 +67,7 @@ def test_a_workflow_says_only_make_words_that_there_are(path):
     words = {
         step["run"].split()[1]
         for job in jobs(path).values()
-        for step in job["steps"]
+        for step in job.get("steps", ())
         if step.get("run", "").startswith("make ")
     }
     assert [word for word in words if not re.search(rf"^{word}:.*##", MAKEFILE, re.MULTILINE)] == []

@@ -34,6 +34,7 @@ from runonce.store.url import open_store
 log = logging.getLogger(__name__)
 
 LEASE_NAME = "runonce-controller"
+ENDS_WITHIN_S = 20.0  # of the 30 s that a pod is given: what is not done by then hangs, and the Lease is let go of
 SLOW_S = 600.0  # a pass that takes longer hangs
 STORE_LEASE_S = 300.0  # renewed every 100 s: a controller may hold thousands
 
@@ -117,9 +118,10 @@ class Controller:
 
     def _end(self) -> None:
         self._queue.close()
+        deadline = time.monotonic() + ENDS_WITHIN_S
         for worker in self._workers:
             if worker.is_alive():
-                worker.join(30)
+                worker.join(max(0.0, deadline - time.monotonic()))
         for leases in self._leases.values():
             leases.close()
         if self._election is not None:
