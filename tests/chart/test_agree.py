@@ -13,7 +13,6 @@ import yaml
 from tests.chart.conftest import CHART, of_kind
 
 import runonce
-from runonce.controller.main import LEASE_NAME
 from runonce.kube.cluster import parse_cluster
 from runonce.kube.rights import LEASE_RULES, RULES
 
@@ -70,12 +69,14 @@ def test_the_controller_may_do_what_it_calls_and_no_more(helm, name, calls):
 
 
 def test_of_leases_the_controller_reads_and_writes_its_own_alone(helm):
+    """Two releases of one namespace, each with namespaces of its own to watch, both work."""
+    things = helm.render()
     limits = {
-        verb: rule.get("resourceNames")
-        for rule in rules_of(helm.render(), "lab-runonce-lease")
-        for verb in rule["verbs"]
+        verb: rule.get("resourceNames") for rule in rules_of(things, "lab-runonce-lease") for verb in rule["verbs"]
     }
-    assert limits == {"create": None, "get": [LEASE_NAME], "update": [LEASE_NAME]}  # no create by name in Kubernetes
+    lease = yaml.safe_load(configuration(things))["lease"]
+    assert limits == {"create": None, "get": [lease], "update": [lease]}  # no create by name in Kubernetes
+    assert lease == "lab-runonce"
 
 
 def test_every_probe_and_scrape_asks_for_what_the_controller_answers(helm, everything):

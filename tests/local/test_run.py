@@ -285,3 +285,15 @@ def test_explain_names_the_parts_that_differ(place):
     assert "params.lr was 0.1, is 0.2" in place.runonce("explain", "b.yaml").out
     assert "params.lr was 0.1, is 0.2" in place.runonce("explain", "b.yaml", key[:8]).out
     assert "is a hit" in place.runonce("explain", "tiny.yaml").err
+
+
+def test_a_record_of_a_job_that_cannot_be_read_is_as_none(place):
+    """A power cut may leave an empty one; the result and the checkpoints are in the store."""
+    assert place.runonce("run", "tiny.yaml").code == 0
+    for record in (place.home / "jobs").glob("*/job.json"):
+        record.write_bytes(b"")
+    assert place.runonce("ls").code == 0
+    assert "hit" in place.runonce("run", "tiny.yaml").out
+    again = place.runonce("run", "tiny.yaml", "--overwrite")
+    assert again.code == 0, again.err
+    assert place.runonce("run", "tiny.yaml", "-p", "lr=0.5").code == 0

@@ -4,6 +4,7 @@ runonce.config   the controller's configuration; its Python model refuses what i
 {{- define "runonce.config" -}}
 cluster: {{ .Values.clusterName | default .Release.Name | toJson }}
 namespaces: {{ toJson .Values.namespaces }}
+lease: {{ include "runonce.fullname" . }}
 stores: {{ toJson .Values.stores }}
 profiles: {{ toJson .Values.profiles }}
 port: {{ .Values.controller.port }}

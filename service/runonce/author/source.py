@@ -79,7 +79,7 @@ def closure(
         walk.add(name)
     _include(walk, settings)
     walk.run()
-    entries = {**walk.hashes, **_data(settings), "runonce:engine": str(engine)}
+    entries = {**walk.hashes, **data_files(settings), "runonce:engine": str(engine)}
     author = sorted(name for name, counts in walk.packages.items() if counts and name in walk.reached)
     modules = tuple(sorted(entries.items()))
     return SourceList(modules, tuple(author), settings.exclude, tuple(sorted(walk.uncounted)), settings)
@@ -160,20 +160,19 @@ class _Walk:
             if any(fnmatchcase(name, pattern) for pattern in self.excluded):
                 self.uncounted.add(name)
                 continue
-            content = _content(spec)
+            content = content_of(spec)
+            if content is not None:  # a namespace has no text of its own
+                self.hashes[name] = digest_of(content)
             if isinstance(content, str):
-                self.hashes[name] = hashlib.sha256(content.encode(errors="surrogatepass")).hexdigest()
                 for imported in _imports(name, _parse(spec, content), bool(_places(spec))):
                     self.add(imported)
                     if imported.endswith(".*"):
                         self._add_exported(imported[:-2])
-            elif content is not None:  # a namespace has no text of its own
-                self.hashes[name] = hashlib.sha256(content).hexdigest()
 
     def _add_exported(self, package: str) -> None:
         """`from package import *` imports the modules that `__all__` names."""
         spec = self.find(package) if self.is_author(package) else None
-        content = _content(spec) if spec is not None and _places(spec) else None
+        content = content_of(spec) if spec is not None and _places(spec) else None
         if spec is not None and isinstance(content, str):
             for name in _exported(_parse(spec, content)):
                 self.add(f"{package}.{name}")
@@ -246,7 +245,7 @@ def _is_copy(spec: ModuleSpec | None) -> bool:
     return all(_is_installed(place) for place in places)
 
 
-def _content(spec: ModuleSpec) -> str | bytes | None:
+def content_of(spec: ModuleSpec) -> str | bytes | None:
     """A module's text in one spelling whatever the platform; the bytes of one without text; None for a namespace."""
     path = spec.origin
     if not spec.has_location or path is None:
@@ -265,6 +264,11 @@ def _content(spec: ModuleSpec) -> str | bytes | None:
             Fault("", f"{path} is no text that Python could read: {error}.", "Save it as UTF-8.")
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def digest_of(content: str | bytes) -> str:
+    """SHA-256 in hex of what a module consists of."""
+    return hashlib.sha256(content.encode(errors="surrogatepass") if isinstance(content, str) else content).hexdigest()
 
 
 def _read(spec: ModuleSpec, path: str) -> bytes:
@@ -353,7 +357,7 @@ def _include(walk: _Walk, settings: CodeSettings) -> None:
         raise CodeError(*faults)
 
 
-def _data(settings: CodeSettings) -> dict[str, str]:
+def data_files(settings: CodeSettings) -> dict[str, str]:
     files = globbed(settings.data, settings.file.parent, f"{settings.table}data")
     return {f"data:{name}": sha256 for name, sha256 in files}
 

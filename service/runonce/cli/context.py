@@ -55,7 +55,7 @@ def needing_client() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name != "kubernetes":
+        if error.name not in ("kubernetes", "urllib3"):  # which comes with it
             raise
         what = "commands on a cluster need the client of Kubernetes."
         raise InputError.of("", what, "Install it: pip install 'runonce[controller]'.") from error

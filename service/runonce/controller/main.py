@@ -33,7 +33,6 @@ from runonce.store.url import open_store
 
 log = logging.getLogger(__name__)
 
-LEASE_NAME = "runonce-controller"
 ENDS_WITHIN_S = 20.0  # of the 30 s that a pod is given: what is not done by then hangs, and the Lease is let go of
 SLOW_S = 600.0  # a pass that takes longer hangs
 STORE_LEASE_S = 300.0  # renewed every 100 s: a controller may hold thousands
@@ -66,7 +65,7 @@ class Controller:
         self._calls: Counter[str] = Counter()
         self._election = None
         if elect is not None:
-            self._election = Election(elect, namespace, LEASE_NAME, self._identity, lost=self._lost)
+            self._election = Election(elect, namespace, cluster.lease, self._identity, lost=self._lost)
             api.may_write = self._election.leads
         self._experiments = Caches(cluster.namespaces, self._experiments_of)
         self._job_cache = Caches(cluster.namespaces, self._job_cache_of)

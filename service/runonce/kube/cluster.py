@@ -56,7 +56,8 @@ class Signing(_Model):
 class Cluster(_Model):
     """cluster: its name, for those that share a store. namespaces: those that are watched; none: all.
 
-    worker_image: of Experiments that name none; empty: they have to. workers: threads that reconcile.
+    worker_image: of Experiments that name none; empty: they have to. workers: threads that reconcile. lease: name
+    of the Lease by which one of several controllers works.
     """
 
     cluster: str = "default"
@@ -66,6 +67,7 @@ class Cluster(_Model):
     worker_image: str = ""
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
     workers: Annotated[int, Field(ge=1, le=256)] = 8
+    lease: Name = "runonce-controller"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     signing: Signing | None = None
 

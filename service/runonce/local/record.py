@@ -62,10 +62,12 @@ class JobFolder:
             yield
 
     def read(self) -> Record | None:
-        """The record; a Job whose supervisor is gone has failed, whatever it wrote last."""
+        """The record; a Job whose supervisor is gone has failed, whatever it wrote last. None for one that is damaged:
+        its result and its checkpoints are in the store, and what still runs of it holds the lease of its key.
+        """
         try:
             record = Record.decode((self.path / "job.json").read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
         state = record.state
         if state.phase == "active" and not self.is_alive(state.uid):
@@ -79,7 +81,10 @@ class JobFolder:
 
     def write(self, record: Record) -> None:
         temporary = self.path / f".{uuid.uuid4().hex}"
-        temporary.write_bytes(record.encode())
+        with temporary.open("wb") as file:
+            file.write(record.encode())
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the name and nothing in it
         temporary.rename(self.path / "job.json")
 
     def attempt(self, uid: str) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from runonce.author.agree import prove_code
 from runonce.author.bundle import unpack
+from runonce.author.changed import check_unchanged, imported
 from runonce.author.source import SourceList, unhashed
 from runonce.errors import CodeError, Fault
 from runonce.experiment.spec import ExperimentSpec
@@ -23,14 +24,23 @@ class Code:
     had; None where the code was here.
     """
 
+    spec: ExperimentSpec
     listed: SourceList | None
     fetched: Path | None = None
 
-    def check(self) -> None:
-        """Raises CodeError for a module of the author's that is imported and not covered, or came from elsewhere."""
-        if self.listed is None:
-            return
-        extra = unhashed(sys.modules, self.listed)
+    def check(self, early: Collection[str] = ()) -> frozenset[str]:
+        """The modules that count and are imported by now, which as `early` need not be looked at again.
+
+        Raises CodeError for a module of the author's that is imported and not covered, or came from elsewhere, and for
+        what has changed since it was proved, unless it had been imported by then.
+        """
+        if self.listed is not None:
+            self._check_covered(self.listed)
+        check_unchanged(self.spec, self.fetched or Path.cwd(), self.listed, early)
+        return imported(self.listed) if self.listed is not None else frozenset()
+
+    def _check_covered(self, listed: SourceList) -> None:
+        extra = unhashed(sys.modules, listed)
         if extra:
             names = ", ".join(f'"{name}"' for name in extra)
             raise CodeError(
@@ -40,7 +50,7 @@ class Code:
                     f"Add to pyproject.toml, under [tool.runonce.code]: include = [{names}], and render the file anew.",
                 )
             )
-        strangers = sorted(self._strangers(self.listed))
+        strangers = sorted(self._strangers(listed))
         if strangers:
             shown = ", ".join(f"{name} ({where})" for name, where in strangers[:5])
             raise CodeError(
@@ -67,7 +77,7 @@ def prove(spec: ExperimentSpec, backend: Backend, scratch: Path) -> Code:
     Raises CodeError when neither is the pinned one.
     """
     try:
-        return Code(prove_code(spec, Path.cwd()))
+        return Code(spec, prove_code(spec, Path.cwd()))
     except CodeError as error:
         digest = (spec.code_version or "").removeprefix("source:")
         found = backend.get(source_name(digest))
@@ -80,7 +90,7 @@ def prove(spec: ExperimentSpec, backend: Backend, scratch: Path) -> Code:
     importlib.invalidate_caches()
     if spec.command is not None:
         os.chdir(folder)
-    return Code(prove_code(spec, folder), fetched=folder)
+    return Code(spec, prove_code(spec, folder), fetched=folder)
 
 
 def _with_hint(fault: Fault) -> Fault:

@@ -200,7 +200,7 @@ def _work(process: Process, stop: StopRequest) -> int:
     total, coupled = process.contract.total, process.shape.coupled
     os.environ.update(rank_env(os.environ, index=process.index, total=total, coupled=coupled))
     if process.spec.command is not None:
-        prove(process.spec, process.backend, process.scratch)
+        code_here = prove(process.spec, process.backend, process.scratch)
         contract = process.contract
         saved = SavedFolder(
             process.backend,
@@ -213,6 +213,8 @@ def _work(process: Process, stop: StopRequest) -> int:
         code, facts = run_command(
             process.spec, saved, process.output, inputs, process.scratch, stop, process.checkpoint_s
         )
+        if code == DONE:
+            code_here.check()
         metrics = logged(process.output, mode=contract.mode, index=process.index)
     else:
         code, metrics, facts = _run_config(process, inputs, stop)
@@ -277,7 +279,7 @@ def _run_config(
         checkpoint_s=process.checkpoint_s,
         quick=contract.quick,
     )
-    code_here.check()
+    early = code_here.check()
     _collect_again()
     try:
         code = _call_loop(config, run)
@@ -288,7 +290,7 @@ def _run_config(
         code = STOPPED
     if code == DONE:
         _check_unchanged(before, params, skip, f"{contract.mode}(run)")
-        code_here.check()
+        code_here.check(early)
         group.leave()  # a lost rank would keep the others from leaving
     return code, {name: (value, 1) for name, value in run.metrics.items()} | run.sums, facts
 
