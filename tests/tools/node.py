@@ -194,8 +194,9 @@ class _Door:
 
 
 def _field(pod: Pod, path: str) -> str:
+    """Empty where the pod has none of the name, as a kubelet gives it."""
     kind, _, name = path.removeprefix("metadata.").partition("['")
-    value: str = pod["metadata"][kind][name.removesuffix("']")]
+    value: str = pod["metadata"].get(kind, {}).get(name.removesuffix("']"), "")
     return value
 
 
