@@ -6,12 +6,10 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from runonce.author.source import SourceList, content_of, data_files, digest_of
-from runonce.author.version import source_version
+from runonce.author.agree import prove_code
+from runonce.author.source import SourceList, content_of, data_files, digest_of, few
 from runonce.errors import CodeError, Fault
 from runonce.experiment.spec import ExperimentSpec
-
-_SHOWN = 5
 
 
 def imported(listed: SourceList) -> frozenset[str]:
@@ -24,11 +22,10 @@ def check_unchanged(spec: ExperimentSpec, folder: Path, listed: SourceList | Non
     if listed is not None:
         names = sorted(_changed(listed, early))
     else:
-        names = [] if _is_as_pinned(spec, folder) else ["a file of spec.code"]
+        names = [] if _is_proved(spec, folder) else ["a file of spec.code"]
     if not names:
         return
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    what = f"{', '.join(names[:_SHOWN])}{more} changed while this ran, and nobody knows which of the two was read."
+    what = f"{few(names)} changed while this ran, and nobody knows which of the two was read."
     fix = "Nothing is published, and checkpoints stay: put the files back and run it again, or run what they are now."
     raise CodeError(Fault("spec.codeVersion", what, fix))
 
@@ -58,11 +55,9 @@ def _is(name: str, sha256: str) -> bool:
     return content is None or digest_of(content) == sha256
 
 
-def _is_as_pinned(spec: ExperimentSpec, folder: Path) -> bool:
-    wanted = spec.code_version or ""
-    if spec.config is not None or not wanted.startswith("source:"):
-        return True
+def _is_proved(spec: ExperimentSpec, folder: Path) -> bool:
     try:
-        return source_version(spec, folder)[0] == wanted
+        prove_code(spec, folder)
     except CodeError:
         return False
+    return True

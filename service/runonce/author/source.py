@@ -101,7 +101,7 @@ def _not_there(name: str, spec: ModuleSpec | None, search: Sequence[str]) -> Fau
     if spec is not None:
         return Fault("", f"{name} is a folder without __init__.py.", "Name the module in it that has the class.")
     own = [path or "." for path in search if exists(path or ".") and not _is_installed(path)]
-    looked = _few(own) or "no folder but those of installed packages"
+    looked = few(own) or "no folder but those of installed packages"
     return Fault(
         "",
         f"there is no module {name} here (looked in {looked}).",
@@ -383,9 +383,10 @@ def explain_mismatch(wanted: SourceList, found: SourceList) -> str:
         "new": [name for name in now if name not in before],
         "gone": [name for name in before if name not in now],
     }
-    return "; ".join(f"{kind}: {_few(names)}" for kind, names in kinds.items() if names) + "."
+    return "; ".join(f"{kind}: {few(names)}" for kind, names in kinds.items() if names) + "."
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """For messages: the first of them, and how many more."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
