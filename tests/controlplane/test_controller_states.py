@@ -17,6 +17,7 @@ from stage import STRATEGIC, Stage, row_of
 
 from runonce.controller import decide
 from runonce.controller.main import Controller
+from runonce.experiment.contract import LOST_PEER
 from runonce.kube.transport import Api
 
 
@@ -101,6 +102,21 @@ def fails_then_made(stage: Stage) -> None:
         stage.end(pod)
     stage.job(Complete=True)
     stage.sees("Succeeded", "Succeeded", attempt=2)
+
+
+def hangs(stage: Stage) -> None:
+    stage.apply(retries=0)
+    stage.sees("Pending", "JobCreated")
+    first, second = stage.pods()
+    stage.run(first, second)
+    stage.end(first, LOST_PEER, message="error (LostPeer): another process is gone or hangs: x")
+    stage.job(FailureTarget=True, ready=0)
+    status = stage.sees("Pending", "Failing")
+    assert status["modes"]["train"]["failure"]["index"] == 0
+    stage.end(second, 137)
+    stage.job(Failed=True)
+    status = stage.sees("Failed", "Hung")
+    assert status["modes"]["train"]["failure"]["index"] == 1
 
 
 def fails_for_good(stage: Stage) -> None:
@@ -345,6 +361,7 @@ STORIES: dict[Callable[[Stage], None], int] = {
     counted_late: 5,
     hit: 1,
     fails_then_made: 7,
+    hangs: 4,
     fails_for_good: 6,
     evicted: 4,
     paused: 6,

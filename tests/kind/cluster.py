@@ -121,12 +121,12 @@ class Cluster:
         self.call("docker", "build", "-q", "-t", image, str(context))
         shutil.rmtree(context)
 
-    def install(self) -> None:
+    def install(self, values: Mapping[str, Any] | None = None, *, release: str = "runonce") -> None:
         self.apply(*stores())
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}, credentials(SYSTEM))
-        (self.folder / "values.yaml").write_text(yaml.safe_dump(VALUES))
+        (self.folder / "values.yaml").write_text(yaml.safe_dump(dict(VALUES if values is None else values)))
         self.call(
-            "helm", "upgrade", "--install", "runonce", str(ROOT / "helm" / "runonce"), "--namespace", SYSTEM,
+            "helm", "upgrade", "--install", release, str(ROOT / "helm" / "runonce"), "--namespace", SYSTEM,
             "--values", str(self.folder / "values.yaml"), "--wait", "--timeout", "5m",
         )  # fmt: skip
         for store in (PLAIN, FRAGILE):
@@ -174,7 +174,7 @@ VALUES = {
     "stores": {
         "default": {"url": PLAIN.url(), "secretName": "store"},
         "fragile": {"url": FRAGILE.url(), "secretName": "store"},
-        "locked": {"url": PLAIN.url(), "secretName": "absent"},
+        "locked": {"url": PLAIN.url(), "secretName": "own"},
     },
     "credentials": {"secretName": "store"},
     "profiles": {"fake": {"gpuResource": "example.com/gpu"}},
@@ -182,9 +182,10 @@ VALUES = {
 }
 
 
-def credentials(namespace: str, name: str = "store") -> dict[str, Any]:
+def credentials(namespace: str, name: str = "store", variables: Mapping[str, str] | None = None) -> dict[str, Any]:
     metadata = {"name": name, "namespace": namespace}
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": PLAIN.credentials()}
+    given = PLAIN.credentials() if variables is None else dict(variables)
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": given}
 
 
 def _site(namespace: str) -> list[dict[str, Any]]:

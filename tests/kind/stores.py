@@ -45,8 +45,7 @@ class Store:
 
     def credentials(self) -> dict[str, str]:
         (identity,) = json.loads(_of("Secret")["stringData"]["keys.json"])["identities"]
-        (keys,) = identity["credentials"]
-        return {"AWS_ACCESS_KEY_ID": keys["accessKey"], "AWS_SECRET_ACCESS_KEY": keys["secretKey"]}
+        return _variables(identity)
 
     @contextlib.contextmanager
     def forwarded(self, cluster: Cluster, namespace: str) -> Iterator[str]:
@@ -92,8 +91,28 @@ class Store:
 PLAIN, FRAGILE = Store("seaweedfs"), Store("fragile")
 
 
+# Somebody who may read the store, and no more.
+_READER = {
+    "name": "reader",
+    "actions": ["Read", "List"],
+    "credentials": [{"accessKey": "runonce-reader", "secretKey": "runonce-reader-secret"}],
+}
+
+
+def reader() -> dict[str, str]:
+    return _variables(_READER)
+
+
+def _variables(identity: dict[str, Any]) -> dict[str, str]:
+    (keys,) = identity["credentials"]
+    return {"AWS_ACCESS_KEY_ID": keys["accessKey"], "AWS_SECRET_ACCESS_KEY": keys["secretKey"]}
+
+
 def stores() -> list[dict[str, Any]]:
-    return [*EXAMPLE, *_fragile()]
+    secret = _of("Secret")
+    known = json.loads(secret["stringData"]["keys.json"])
+    secret["stringData"]["keys.json"] = json.dumps({"identities": [*known["identities"], _READER]})
+    return [secret if one["kind"] == "Secret" else one for one in EXAMPLE] + list(_fragile())
 
 
 def _fragile() -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cluster import BARE, SYSTEM, WORKER, credentials
 from laptop import Laptop
+from stores import PLAIN, reader
 from story import condition, index, program, train, uid
 
 # A program that is stopped and goes on: what its checkpoint folder holds is there at the next attempt.
@@ -235,9 +236,45 @@ def test_an_image_without_runonce_is_final_at_once_and_with_the_right_one_it_goe
 def test_credentials_that_are_not_there_are_told_and_heal_by_themselves(story):
     story.apply(program("locked", "echo 1 > $RUNONCE_OUTPUT/x", store="locked"))
     told = _waits(story, "locked", "ContainerRefused")
-    assert 'secret "absent" not found' in told["status"]["message"]
-    story.cluster.apply(credentials(story.namespace, "absent"))
+    assert 'secret "own" not found' in told["status"]["message"]
+    story.cluster.apply(credentials(story.namespace, "own"))
     story.succeeded("locked")
+
+
+def test_a_key_that_may_not_write_is_named_and_after_the_mend_an_edit_goes_on_from_the_checkpoint(story):
+    """The first pod may write, and leaves a checkpoint; that which takes its place may not."""
+    story.cluster.apply(credentials(story.namespace, "own"))
+    name = story.apply(program("locked", GOES_ON, coupled=True, retries=0, store="locked"))
+    (first,) = story.told("up")
+    story.cluster.apply(credentials(story.namespace, "own", reader()))
+    story.evict(first)
+    failed = story.phase(name, "Failed", "Succeeded")
+    told = condition(failed, "Failed")
+    assert (told["reason"], train(failed)["attempt"]) == ("AccessDenied", 2)
+    assert "runonce" in told["message"], told  # the bucket
+    story.cluster.apply(credentials(story.namespace, "own"))
+    story.apply(program("locked", GOES_ON, coupled=True, retries=1, store="locked"))
+    done = story.succeeded(name)
+    assert train(done)["cacheKey"] == train(failed)["cacheKey"]
+
+
+def test_code_of_another_version_is_named_and_goes_on_where_the_store_has_what_was_asked_for(story, tmp_path):
+    laptop = Laptop(story, tmp_path)
+
+    def edited(**fields):
+        file = laptop.digits("edited", tests=0, **fields)
+        with (tmp_path / "digits.py").open("a") as source:
+            source.write("\nEDITED = True\n")
+        return file
+
+    laptop.submit(edited(retries=5))
+    failed = story.phase("edited", "Failed", "Succeeded")
+    told = condition(failed, "Failed")
+    assert (told["reason"], train(failed)["attempt"]) == ("CodeError", 1)
+    assert "digits" in told["message"]
+    with PLAIN.forwarded(story.cluster, story.namespace) as url:
+        laptop.submit(edited(retries=4), "--with-source", "--store", url)
+    assert train(story.succeeded("edited"))["cacheKey"] == train(failed)["cacheKey"]
 
 
 def test_a_module_that_the_image_does_not_have_is_final_and_named(story):

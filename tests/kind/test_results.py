@@ -149,6 +149,16 @@ def test_gpus_are_asked_for_by_name_and_what_no_node_has_waits_with_the_reason(s
     container = spec["template"]["spec"]["containers"][0]
     assert container["resources"]["limits"]["example.com/gpu"] in (1, "1")
     assert (spec["completions"], spec["parallelism"]) == (4, 2)
+    # A group runs all at once, each of its processes on a GPU of its own.
+    meet = "touch $RUNONCE_CHECKPOINT/$JOB_COMPLETION_INDEX; echo up; sleep 600"
+    group = program("group", meet, nprocesses=2, coupled=True, profile="fake")
+    group["spec"]["machineParams"]["train"]["gpuIds"] = [0, 1]
+    story.apply(group)
+    pods = story.told("up", 2)
+    asked = [pod["spec"]["containers"][0]["resources"]["limits"]["example.com/gpu"] for pod in pods]
+    assert asked == ["1", "1"]
+    story.kubectl("delete", "experiment", "group")
+    story.wait("free GPUs", lambda: not story.all("pods", labelSelector="runonce.dev/experiment=group"))
     many = program("many", "echo never", profile="fake")
     many["spec"]["machineParams"]["train"]["gpuIds"] = [0, 1, 2]
     story.apply(many)

@@ -355,6 +355,15 @@ def test_pods_are_judged_while_they_can_be_seen():
     assert isinstance(decide(wanted(), Seen(job=replace(failing, round=decision.round))), Wait)
 
 
+def test_what_ended_well_before_its_job_was_deleted_is_a_result_and_honours_what_its_round_honoured():
+    round_ = Round(round=FROM + "r", tokens=("t",))
+    seen = Seen(shards=shards(), unfinished=FROM + "r")
+    asked = wanted(tokens=("t",), earlier=Earlier(uid="u", round=round_))
+    assert isinstance(decide(asked, seen), Publish)
+    other = replace(asked, earlier=Earlier(uid="u", round=replace(round_, round=FROM + "s")))
+    assert isinstance(decide(other, seen), Create)
+
+
 def test_an_index_without_a_pod_was_evicted():
     assert judge([failure(1), failure(None, "PodLost")], coupled=True) == "disrupted"
 

@@ -225,7 +225,8 @@ def _without_job(wanted: Wanted, seen: Seen) -> Decision:
     if seen.living:
         return Wait(f"processes of an earlier Job still run: {', '.join(seen.living)}", "WaitingForPods")
     fits = earlier is not None and _serves(wanted, earlier.round)
-    if seen.shards is not None and not wanted.tokens:
+    asked_for = earlier.round.round if earlier is not None and fits else ""
+    if seen.shards is not None and (not wanted.tokens or seen.shards[0].round == asked_for):
         return Publish(seen.shards, _round(wanted, seen, seen.shards[0].round))
     if earlier is not None and fits and earlier.given_up:
         return Create(_taken_up(wanted, earlier.round))
