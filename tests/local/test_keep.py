@@ -148,6 +148,50 @@ def test_a_removed_result_is_a_miss_and_made_anew(made):
     assert (again["train"]["cacheHit"], again["test"]["cacheHit"]) == (True, False)
 
 
+def test_of_a_test_whose_train_is_gone_nobody_promises_a_hit(made):
+    """Train is made first, and the test's result names the training that it was made from."""
+    assert made.runonce("rm", "tiny", "--mode", "train", "--yes").code == 0
+    plan = made.runonce("plan", "tiny.yaml", "-o", "json").json["modes"]
+    assert [(mode, one["cached"], one.get("awaits")) for mode, one in plan.items()] == [
+        ("train", False, None), ("test", False, ["train"]),
+    ]  # fmt: skip
+    assert made.runonce("plan", "tiny.yaml").out.endswith("2 results: 0 cached, 1 to be made, 1 known later\n")
+    explained = made.runonce("explain", "tiny.yaml")
+    assert f"test  {made.keys['test'][:12]} is no hit yet: train is made first" in explained.out
+    assert "hits" not in made.runonce("explain", "tiny.yaml", "-o", "json").json
+    ran = made.runonce("run", "tiny.yaml", "-o", "json").json["modes"]
+    assert [one["cacheHit"] for one in ran.values()] == [False, False]
+    assert made.runonce("plan", "tiny.yaml").out.endswith("2 results: 2 cached, 0 to be made\n")
+
+
+def test_a_test_whose_train_is_not_to_be_run_again_stays_a_hit(script):
+    text = FILE + "\n  keyMachine: false"
+    script.write("tiny.yaml", text)
+    assert script.runonce("run", "tiny.yaml").code == 0
+    script.write("tiny.yaml", text.replace("train: {nprocesses: 1}", "train: {nprocesses: 0}"))
+    assert script.runonce("rm", "tiny", "--mode", "train", "--yes").code == 0
+    plan = script.runonce("plan", "tiny.yaml", "-o", "json").json["modes"]
+    ran = script.runonce("run", "tiny.yaml", "-o", "json").json["modes"]
+    assert (plan["test"]["cached"], ran["test"]["cacheHit"]) == (True, True)
+
+
+def test_a_file_that_asks_for_overwrite_is_no_hit_to_plan_either(made):
+    made.write("tiny.yaml", FILE + "\n  overwrite: true")
+    plan = made.runonce("plan", "tiny.yaml", "-o", "json").json["modes"]
+    assert [one["cached"] for one in plan.values()] == [False, False]
+    assert plan["train"]["message"] == "overwrite asks for it to be made anew"
+
+
+def test_explain_tells_of_a_hit_who_made_it_and_when(made):
+    done = made.runonce("explain", "tiny.yaml")
+    lines = done.out.splitlines()
+    assert [line.partition(" is a hit: tiny made it, 20")[0].split() for line in lines] == [
+        [mode, key[:12]] for mode, key in sorted(made.keys.items(), reverse=True)
+    ]
+    hits = made.runonce("explain", made.keys["test"][:8], "-o", "json").json["hits"]
+    assert {mode: (one["cacheKey"], one["name"]) for mode, one in hits.items()} == {"test": (made.keys["test"], "tiny")}
+
+
 def test_a_pinned_result_is_neither_collected_nor_removed(made):
     assert made.runonce("pin").err.startswith("no pins in ")
     done = made.runonce("pin", "paper", "tiny", "--mode", "train", "-o", "json")
