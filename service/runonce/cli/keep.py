@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from runonce.api.look_up import Finder, Found
-from runonce.api.results import Result
+from runonce.api.results import Result, healed_by_verify
 from runonce.cli.chosen import choose, complete_results, mode_option, newest
 from runonce.cli.options import json_option, open_given, store_option
 from runonce.cli.text import size_text, table, value_text
 from runonce.cli.waiting import Waiting
-from runonce.errors import Damaged, InputError
+from runonce.errors import InputError
 from runonce.experiment.manifest import Commit
 from runonce.settings import Settings
 from runonce.store.backend import Backend, listed
@@ -171,9 +171,8 @@ def check_empty(target: Path) -> None:
 def fetch(backend: Backend, commit: Commit, target: Path, tell: Waiting) -> None:
     """Raises Damaged, and InputError where they cannot be written."""
     try:
-        restore(backend, Result(backend, commit).manifest, target, moved=tell.moving("reading files", commit.size))
-    except Damaged as error:
-        raise Damaged(f"{error} `runonce verify {commit.cache_key[:12]}` makes it a miss; then run again.") from error
+        with healed_by_verify(commit):
+            restore(backend, Result(backend, commit).manifest, target, moved=tell.moving("reading files", commit.size))
     except OSError as error:
         raise InputError.of("FOLDER", f"{target} cannot be written: {error.strerror}.", "Name another.") from error
 
