@@ -339,6 +339,23 @@ def test_the_logs_of_what_failed_end_with_exit_code_1(script):
     assert "why" in script.runonce("logs", key[:8]).out
 
 
+def test_of_one_name_the_newest_logs_of_each_mode_are_shown_and_the_others_named(script):
+    """An old failure says nothing of what runs now."""
+    script.write("run.sh", "echo old; exit 7")
+    assert script.runonce("run", "tiny.yaml", "--mode", "train").code == 1
+    old = next((script.home / "store" / "f").iterdir()).name
+    script.write("run.sh", 'if [ -z "$RUNONCE_INPUT_TRAIN" ]; then echo new; fi')
+    assert script.runonce("run", "tiny.yaml").code == 0
+    done = script.runonce("logs", "tiny")
+    assert (done.code, done.out) == (0, "[train 0] new\n")
+    said = done.err.splitlines()
+    assert said[0] == f"train: the newest of 2; `runonce logs KEY` shows the others ({old[:12]})"
+    assert said[1].startswith("test: nothing was logged (key ")
+    done = script.runonce("logs", old[:12])
+    assert (done.code, done.out, done.err) == (1, "[train 0] old\n", "")
+    assert "by process 5" in script.runonce("logs", "tiny", "--index", "5").err
+
+
 def test_a_shell_completes_commands_names_and_keys(made):
     def completed(*words: str) -> list[str]:
         env = {
