@@ -16,7 +16,7 @@ from runonce.author.document import Document, read_documents
 from runonce.author.source import SourceList
 from runonce.author.version import named_modules, source_list, source_version
 from runonce.errors import CodeError, EntryError, Fault, InputError, SpecError, raise_all
-from runonce.experiment.config import ExperimentConfig
+from runonce.experiment.config import ExperimentConfig, own_loops
 from runonce.experiment.key import KeyParts
 from runonce.experiment.spec import LAST_APPLIED, ExperimentSpec, parse_experiment, to_resource
 from runonce.store.earlier import stem_of
@@ -201,7 +201,7 @@ def completed(located: Located) -> ExperimentSpec:
     if spec.config is not None:
         cls = entry.find_class(spec.config)
         description = entry.render_params(entry.load_params(cls, spec.params, name=located.name, pin=spec.hash))
-        loops = bool(entry.overridden_loops(cls))
+        loops = bool(own_loops(cls))
         spec = _remade(
             spec,
             params=description.params,

@@ -15,7 +15,7 @@ from runonce.author.source import SourceList, explain_mismatch
 from runonce.author.version import source_version
 from runonce.errors import CodeError, Fault, NotCanonical, SpecError, near, raise_all
 from runonce.experiment.canonical import canonical
-from runonce.experiment.config import ExperimentConfig
+from runonce.experiment.config import ExperimentConfig, own_loops
 from runonce.experiment.key import pointer
 from runonce.experiment.params import describe
 from runonce.experiment.render.records import ONLY_IN
@@ -68,7 +68,7 @@ def check_class(cls: type[ExperimentConfig], spec: ExperimentSpec) -> dict[str, 
     """Hold a spec against its class; returns the parameters with the code's defaults filled in.
 
     Raises InputError: values that the declared types cannot take, another spelling than the one that is hashed,
-    an own loop without `keyMachine`, a label on a file that leaves fields to defaults.
+    an own loop without `keyMachine`, no method that the engine needs, a label on a file that leaves fields to defaults.
     """
     full = describe(entry.load_params(cls, spec.params, name="", pin=spec.hash)).params
     faults = [
@@ -79,7 +79,8 @@ def check_class(cls: type[ExperimentConfig], spec: ExperimentSpec) -> dict[str, 
     if faults:
         raise NotCanonical(*faults).under("spec", "params")
     raise_all([SpecError(fault) for fault in _check_names(cls, spec)])
-    if spec.key_machine is None and entry.overridden_loops(cls):
+    entry.check_methods(cls, spec.modes())
+    if spec.key_machine is None and own_loops(cls):
         raise CodeError(
             Fault(
                 "spec.keyMachine",
