@@ -15,10 +15,12 @@ from runonce.api.place import read_target, search_from
 from runonce.author.document import Document, read_documents
 from runonce.author.source import SourceList
 from runonce.author.version import named_modules, source_list, source_version
-from runonce.errors import CodeError, EntryError, Fault, InputError, SpecError, raise_all
+from runonce.errors import CodeError, EntryError, Fault, InputError, SpecError, near, raise_all
+from runonce.experiment.arguments import decoded, dotted_names
 from runonce.experiment.config import ExperimentConfig, own_loops
 from runonce.experiment.key import KeyParts
 from runonce.experiment.spec import LAST_APPLIED, ExperimentSpec, parse_experiment, to_resource
+from runonce.experiment.spec_checks import check_spec
 from runonce.store.earlier import stem_of
 
 _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -183,14 +185,26 @@ class _Code:
 
 
 def changed(spec: ExperimentSpec, changes: Mapping[str, Any]) -> ExperimentSpec:
-    """The spec with other parameters, checked against the class and in the class's own spelling."""
+    """The spec with other parameters, checked against the class and in the class's own spelling; those of a program
+    are the ones that its file has.
+    """
     from runonce.author import entry
 
     form = entry.apply_changes(spec.params, changes)
     if spec.config is None:
-        return _remade(spec, params=form)
-    params = entry.load_params(entry.find_class(spec.config), form, name="", pin=spec.hash)
-    return _remade(spec, params=entry.render_params(params).params)
+        known = list(dotted_names(decoded(spec.params)))
+        unknown = [name for name in changes if name not in known]
+        if unknown:
+            what = "is no parameter in the file of this program."
+            raise SpecError(*(Fault(name, what, near(name, known)) for name in unknown))
+    else:
+        params = entry.load_params(entry.find_class(spec.config), form, name="", pin=spec.hash)
+        form = entry.render_params(params).params
+    made = _remade(spec, params=form)
+    faults = list(check_spec(made))
+    if faults:
+        raise SpecError(*faults)
+    return made
 
 
 def completed(located: Located) -> ExperimentSpec:
