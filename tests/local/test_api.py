@@ -94,6 +94,7 @@ def test_a_sweep_goes_on_past_a_point_that_fails_and_a_run_raises(here):
         (lambda: runonce.sweep("curves.yaml", {"x": "ab"}), "x: is 'ab', no list of values."),
         (lambda: runonce.sweep("curves.yaml", {"x": []}), "x: has no values"),
         (lambda: runonce.sweep("curves.yaml", {"x": [1]}, jobs=0), "jobs: is 0."),
+        (lambda: runonce.results(name="curves", mode="tset"), "mode: is 'tset', which is none. Did you mean test?"),
         (lambda: runonce.run("both.yaml"), "both.yaml holds 2 experiments. Use runonce.sweep"),
     ],
 )

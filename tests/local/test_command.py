@@ -48,6 +48,7 @@ def artifacts(done, mode: str) -> Path:
 def test_what_a_program_logs_are_the_metrics_of_its_result(program):
     """Of each process the last finite value of each name, and of several processes their mean; the rest is passed over."""
     lines = ['{"step": 0, "name": "loss", "value": 9}', "no entry", '{"step": 1, "name": "loss", "value": 2.5}']
+    lines += ['{"step": 1, "name": "huge", "value": 1e999}', ""]
     lines += [
         '{"step": 2, "name": "loss", "value": "nan"}',
         '{"step": 2, "name": "rank", "value": \'$JOB_COMPLETION_INDEX\'}',
@@ -57,6 +58,7 @@ def test_what_a_program_logs_are_the_metrics_of_its_result(program):
     done = program.runonce("run", "program.yaml", "--mode", "train", "-o", "json")
     assert done.code == 0, done.err
     assert done.json["modes"]["train"]["metrics"] == {"loss": 2.5, "rank": 0.5}
+    assert done.err.count("warning: metrics.jsonl: 2 lines are no entries and do not count.") == 2  # a process each
     again = program.runonce("run", "program.yaml", "--mode", "train", "-o", "json")
     assert again.json["modes"]["train"]["cacheHit"] is True
     assert again.json["modes"]["train"]["metrics"] == {"loss": 2.5, "rank": 0.5}

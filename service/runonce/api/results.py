@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runonce.errors import Damaged, InputError, near
+from runonce.experiment.key import MODES
 from runonce.experiment.manifest import Commit, File, Manifest
 from runonce.experiment.metrics import METRICS, Entry, parse_metrics
 from runonce.settings import Settings
@@ -159,8 +160,10 @@ def results(*, name: str, mode: str | None = None, store: str | None = None) -> 
     """The results that experiments of this name made, newest first.
 
     name: as it stands, else `digits` for all of `digits-3f9a12bc` and its like; `*` and `?` as in a shell. mode: only
-    this one. store: folder or URL; RUNONCE_STORE, or one of your own, if not given. Raises StoreError.
+    this one. store: folder or URL; RUNONCE_STORE, or one of your own, if not given. Raises InputError, StoreError.
     """
+    if mode not in (None, *MODES):
+        raise InputError.of("mode", f"is {mode!r}, which is none.", near(str(mode), MODES))
     settings = Settings.from_env()
     backend = open_yours(settings, store)
     found = find_named(backend, name)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from runonce.errors import Fault, SpecError
 from runonce.experiment.arguments import decoded, expand
 from runonce.experiment.contract import CHECKPOINT, DONE, INPUT_TRAIN, OUTPUT, PARAMS, STOPPED
-from runonce.experiment.metrics import METRICS, last_values, parse_metrics
+from runonce.experiment.metrics import METRICS, last_values, parse_metrics, unreadable
 from runonce.experiment.spec import ExperimentSpec
 from runonce.worker.loop import StopRequest
 from runonce.worker.saved import SavedFolder
@@ -65,9 +66,20 @@ def _started(arguments: list[str], env: Mapping[str, str]) -> subprocess.Popen[b
 
 
 def logged(output: Path, *, mode: str, index: int) -> dict[str, tuple[float, int]]:
-    """The metrics of a shard: the last finite value of each name that a program wrote into metrics.jsonl."""
+    """The metrics of a shard: the last finite value of each name that a program wrote into metrics.jsonl.
+
+    What it wrote there and is no entry is told once, in the log of the process.
+    """
     path = output / METRICS
     if not path.is_file():
         return {}
-    entries = parse_metrics(path.read_text(encoding="utf-8", errors="replace"), mode=mode, index=index)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    entries = parse_metrics(text, mode=mode, index=index)
+    if lost := unreadable(text, entries):
+        lines = f"{lost} line{' is no entry and does' if lost == 1 else 's are no entries and do'} not count"
+        print(
+            f'warning: {METRICS}: {lines}. An entry is {{"step": 1, "name": "loss", "value": 0.5}}.',
+            file=sys.stderr,
+            flush=True,
+        )
     return {name: (value, 1) for name, value in last_values(entries).items()}
