@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -202,7 +203,7 @@ def rm(results: Sequence[str], modes: Sequence[str], yes: bool, store: str | Non
     for commit in commits:
         click.echo("  ".join(_row(commit)[:3]), err=True)
     size = size_text(sum(commit.size for commit in commits))
-    if not yes and not click.confirm(f"Remove {len(commits)} results, {size}?", err=True):
+    if not yes and not _is_sure(f"Remove {len(commits)} results, {size}?"):
         raise click.Abort
     with Waiting() as tell:
         for number, commit in enumerate(commits):
@@ -210,3 +211,14 @@ def rm(results: Sequence[str], modes: Sequence[str], yes: bool, store: str | Non
             found = probe(backend, commit.cache_key)
             if found is None or found[0].nonce != commit.nonce or not remove(backend, *found):
                 click.echo(f"{commit.cache_key[:12]} is another result by now, and stays.", err=True)
+
+
+def _is_sure(question: str) -> bool:
+    """Raises InputError where nobody is there to answer."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)
+        raise InputError.of("--yes", "is not given, and nobody is there to ask.", "Give it to remove them.") from None
