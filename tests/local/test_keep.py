@@ -140,6 +140,9 @@ def test_a_result_is_exported_with_what_it_was_made_from(made, ending):
 def test_a_removed_result_is_a_miss_and_made_anew(made):
     asked = made.runonce("rm", "tiny", "--mode", "test", stdin="n\n")
     assert (asked.code, "Remove 1 results" in asked.err, len(made.commits())) == (130, True, 2)
+    unasked = made.runonce("rm", "tiny", "--mode", "test")
+    told = "error: --yes: is not given, and nobody is there to ask. Give it to remove them."
+    assert (unasked.code, told in unasked.err, len(made.commits())) == (2, True, 2)
     done = made.runonce("rm", "tiny", "--mode", "test", "--yes")
     assert done.code == 0, done.err
     assert [path.name for path in made.commits()] == [made.keys["train"]]
@@ -190,6 +193,18 @@ def test_explain_tells_of_a_hit_who_made_it_and_when(made):
     ]
     hits = made.runonce("explain", made.keys["test"][:8], "-o", "json").json["hits"]
     assert {mode: (one["cacheKey"], one["name"]) for mode, one in hits.items()} == {"test": (made.keys["test"], "tiny")}
+
+
+def test_a_first_attempt_is_called_none_because_of_the_jobs_of_another_store_or_of_what_was_removed(made):
+    elsewhere = made.runonce("run", "tiny.yaml", "--store", "another")
+    made.runonce("rm", "tiny", "--yes")
+    again = made.runonce("run", "tiny.yaml")
+    for done in (elsewhere, again):
+        assert (done.code, "attempt" in done.err, "train: 1 process, key" in done.err) == (0, False, True), done.err
+    made.write("run.sh", "[ -f done ] || { touch done; echo why; exit 7; }")
+    retried = made.runonce("run", "tiny.yaml", "--mode", "train", "--store", "another")
+    assert retried.code == 1
+    assert "attempt 2" in made.runonce("run", "tiny.yaml", "--mode", "train", "--store", "another").err
 
 
 def test_a_pinned_result_is_neither_collected_nor_removed(made):
@@ -295,7 +310,8 @@ def test_no_command_of_care_makes_a_store_where_none_is(made):
     assert not (made.folder / "new" / "store").exists()
 
 
-def test_a_store_that_is_a_file_is_wrong_input(made):
+def test_a_store_that_is_a_file_or_below_one_or_a_folder_of_something_else_is_wrong_input(made):
+    made.write("notes/today.txt", "")
     for words in (
         ["run", "tiny.yaml"],
         ["plan", "tiny.yaml"],
@@ -307,6 +323,10 @@ def test_a_store_that_is_a_file_is_wrong_input(made):
         done = made.runonce(*words, *(() if "check" in words else ("--store", "run.sh")))
         assert (done.code, "run.sh is a file; a store is a folder." in done.err) == (2, True), (words, done.err)
         assert "Traceback" not in done.err
+        below = made.runonce(*words[:2], *(() if "check" in words else ("--store",)), "run.sh/x")
+        assert (below.code, "run.sh is a file; a store is a folder." in below.err) == (2, True), (words, below.err)
+        other = made.runonce(*words[:2], *(() if "check" in words else ("--store",)), "notes")
+        assert (other.code, "is a folder with other things in it, and no store" in other.err) == (2, True), words
 
 
 def test_gc_looks_only_unless_told_and_keeps_what_is_needed(made):

@@ -21,7 +21,10 @@ from runonce.experiment.params import describe
 from runonce.experiment.render.records import ONLY_IN
 from runonce.experiment.spec import ExperimentSpec
 
-_RENEW = "Start with the code that the file pins, or renew the file by `runonce render -f FILE`."
+RENEW = (
+    "Start with the code that is pinned, or pin this one: run the class again, or renew the file by `runonce render -f "
+    "FILE`."
+)
 
 
 def prove_code(spec: ExperimentSpec, folder: Path, kept: Path | None = None) -> SourceList | None:
@@ -37,7 +40,7 @@ def prove_code(spec: ExperimentSpec, folder: Path, kept: Path | None = None) -> 
     if wanted != found:
         known = read_modules(kept, wanted) if kept is not None else None
         named = " " + explain_mismatch(known, modules) if known is not None and modules is not None else ""
-        raise CodeError(Fault("spec.codeVersion", f"is {wanted}, but the code here is {found}.{named}", _RENEW))
+        raise CodeError(Fault("spec.codeVersion", f"is {wanted}, but the code here is {found}.{named}", RENEW))
     if kept is not None and modules is not None:
         keep_modules(kept, modules)
     return modules

@@ -55,7 +55,7 @@ def _params_hash(located: Located) -> str:
 
 
 def _print_key(located: Located) -> None:
-    click.echo(f"{located.name}  ({located.where})")
+    click.echo(f"{located.name}  ({located.where()})")
     pinned = "  (pinned: no field counts)" if located.spec.hash is not None else ""
     click.echo(f"  paramsHash  {_params_hash(located)}{pinned}")
     for name, rule, value in _rules(located):
