@@ -80,11 +80,3 @@ class AccelerateLoop(ExperimentConfig):
         x, y = waves(256, 2).tensors
         with torch.no_grad():
             run.log({"error": mse_loss(model(x), y).item()}, step=0)
-
-    # The loops above are all there is: nothing here goes through the engine.
-
-    def training_pipeline(self, **kwargs):
-        raise NotImplementedError
-
-    def make_sampler_fn(self, **kwargs):
-        raise NotImplementedError

@@ -18,6 +18,7 @@ RunonceError
 ├── LostPeer            a coupled process went away or hangs; the cause is there, not here
 ├── StoreError          the store did not answer as it should; retried, never taken for a miss
 │   ├── PreconditionFailed  a conditional write lost: the object is there, or is another one
+│   ├── NotAStore       a folder with other things in it; final
 │   ├── NewerFormat     a record written by a later release; final
 │   └── Damaged         bytes that do not match their digest, or are gone
 ├── JobError            a Job is not as the caller believed
@@ -201,6 +202,10 @@ class StoreError(RunonceError):
 
 
 class PreconditionFailed(StoreError): ...
+
+
+class NotAStore(StoreError):
+    exit_code = 2
 
 
 class NewerFormat(StoreError): ...

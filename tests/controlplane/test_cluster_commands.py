@@ -163,7 +163,8 @@ def test_every_document_is_checked_before_the_first_is_sent(place, runonce, writ
     both.write_text("---".join(Path(path).read_text() for path in (good, bad)))
     done = runonce("submit", str(both))
     assert done.returncode == 2
-    assert "both.yaml, line 14: spec.machineParams.train.gpuIds" in done.stderr
+    line = both.read_text().partition("gpuIds")[0].count("\n") + 1
+    assert f"both.yaml, line {line}: spec.machineParams.train.gpuIds" in done.stderr
     assert place.api.must("GET", place.experiments)["items"] == []
 
 

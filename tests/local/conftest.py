@@ -45,10 +45,6 @@ class Tiny(ExperimentConfig):
         weights = json.loads((run.inputs["train"] / "weights.json").read_text())
         run.log({"score": weights[0] * 2}, step=0)
         (run.output / "score.json").write_text(json.dumps(weights))
-
-    def training_pipeline(self, **kwargs): raise NotImplementedError
-    def create_model(self, **kwargs): raise NotImplementedError
-    def make_sampler_fn(self, **kwargs): raise NotImplementedError
 """
 
 FILE = """

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 import runonce
-from runonce.errors import InputError, RunFailed
+from runonce.errors import Damaged, InputError, RunFailed
 
 
 @pytest.fixture
@@ -58,6 +58,20 @@ def test_a_run_gives_results_by_mode_inside_an_event_loop_and_in_a_thread_and_th
     assert repr(train) == f"<Result curves train {train.cache_key[:12]} loss=3.125>"
 
 
+def test_a_file_that_was_changed_in_place_is_not_handed_out(here):
+    """A folder store shows its own bytes: of the same size no look at the folder would tell."""
+    train = runonce.run("curves.yaml", modes="train", progress=False)["train"]
+    weights = train.path("weights.txt")
+    weights.chmod(0o644)
+    weights.write_text("Weights\n")
+    with pytest.raises(Damaged, match="its bytes were changed in place") as caught:
+        train.path("weights.txt")
+    assert f"`runonce verify {train.cache_key[:12]}` makes it a miss" in str(caught.value)
+    assert here.runonce("verify", train.cache_key[:12]).code == 1
+    again = runonce.run("curves.yaml", modes="train", progress=False)
+    assert (again.is_hit, again["train"].path("weights.txt").read_text()) == (False, "weights\n")
+
+
 def test_a_sweep_goes_on_past_a_point_that_fails_and_a_run_raises(here):
     (here.folder / "curves.sh").write_text((here.folder / "curves.sh").read_text().replace("-f bad", '"$1" = 2'))
     points = runonce.sweep("curves.yaml", {"x": range(1, 3)}, modes=["train"], jobs=2, progress=False)
@@ -80,6 +94,7 @@ def test_a_sweep_goes_on_past_a_point_that_fails_and_a_run_raises(here):
         (lambda: runonce.sweep("curves.yaml", {"x": "ab"}), "x: is 'ab', no list of values."),
         (lambda: runonce.sweep("curves.yaml", {"x": []}), "x: has no values"),
         (lambda: runonce.sweep("curves.yaml", {"x": [1]}, jobs=0), "jobs: is 0."),
+        (lambda: runonce.results(name="curves", mode="tset"), "mode: is 'tset', which is none. Did you mean test?"),
         (lambda: runonce.run("both.yaml"), "both.yaml holds 2 experiments. Use runonce.sweep"),
     ],
 )

@@ -102,7 +102,7 @@ def test_all_faults_of_all_documents_are_named_together(place):
     )
     err = refuse(place, "run", "bad.yaml")
     assert err.count("error: ") == 3
-    assert "bad.yaml, line 2: spec.params.lr: is null" in err
+    assert "bad.yaml, line 7: spec.params.lr: is null" in err
     assert "spec.keeMachine: is no field here" in err
 
 
@@ -110,7 +110,7 @@ def test_all_faults_of_all_documents_are_named_together(place):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("lr: 0.1", "lr: null", "bad.yaml, line 2: spec.params.lr: is null. Write {$none: true}"),
+        ("lr: 0.1", "lr: null", "bad.yaml, line 7: spec.params.lr: is null. Write {$none: true}"),
         ("lr: 0.1", "lr: 1\n  lr: 2", "cannot be read as YAML"),
         ("keyMachine: true", "keyMachines: true", "spec.keyMachines: is no field here. Did you mean keyMachine?"),
         ("train: {nprocesses: 1,", "train: {nprocesses: -1,", "spec.machineParams.train.nprocesses: is -1; a number"),
@@ -183,6 +183,34 @@ def test_another_spelling_than_the_one_that_is_hashed_is_refused_with_the_right_
     text = (place.folder / "tiny.yaml").read_text()
     place.write("tiny.yaml", text.replace("label: a", "label: [2, 1]"))
     refuse(place, "run", "tiny.yaml", saying=["spec.params.label", "[1,2]"])
+
+
+CLASSES = """
+import runonce
+import other
+print("it was run")
+class Params(runonce.ExperimentParameters): pass
+class Base(runonce.ExperimentConfig): pass
+class Mine(Base): pass
+class Helper: pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "saying"),
+    [
+        ("mine.py", "mine.py is Python, no file of experiments. Name a class of it: mine:Base or mine:Mine."),
+        ("mine.py:Mine", "Name a class of it: mine:Mine."),
+        ("package/derived.py", "Name a class of it: package.derived:Derived."),
+        ("package/broken.py", "Name a class of it: package.broken:Class."),
+        ("../work/mine.py", "Start in ../work and name a class of it: mine:Base or mine:Mine."),
+    ],
+)
+def test_of_a_python_file_the_classes_are_named_that_it_has(place, target, saying):
+    place.write("mine.py", CLASSES)
+    place.write("package/derived.py", "from mine import Mine\nclass Derived(Mine): pass\n")
+    place.write("package/broken.py", "class (")
+    assert "it was run" not in refuse(place, "run", target, saying=[saying])
 
 
 @pytest.mark.parametrize(
@@ -281,11 +309,19 @@ class Pinned(Tiny):
         (("--mode", "valid"), "tiny has no mode valid"),
         (("--store", "gs://bucket"), "results are kept in folders and in S3"),
         (("--store", "s3://Bucket_1"), "'Bucket_1' can be no bucket's name"),
+        (
+            ("-p", "lr=1", "--grid", "lr=[1, 2]"),
+            "lr: is given one value, and a grid of values too. Leave one of them out.",
+        ),
         (("--nope",), "No such option"),
     ],
 )
 def test_options_that_cannot_be(place, arguments, saying):
     refuse(place, "run", "tiny.yaml", *arguments, saying=[saying])
+
+
+def test_one_fault_is_told_once(place):
+    assert refuse(place, "run", "tiny.yaml", "--store", "s3://").count("error: ") == 1
 
 
 def test_two_documents_of_one_name_are_refused(place):

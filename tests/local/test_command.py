@@ -48,6 +48,7 @@ def artifacts(done, mode: str) -> Path:
 def test_what_a_program_logs_are_the_metrics_of_its_result(program):
     """Of each process the last finite value of each name, and of several processes their mean; the rest is passed over."""
     lines = ['{"step": 0, "name": "loss", "value": 9}', "no entry", '{"step": 1, "name": "loss", "value": 2.5}']
+    lines += ['{"step": 1, "name": "huge", "value": 1e999}', ""]
     lines += [
         '{"step": 2, "name": "loss", "value": "nan"}',
         '{"step": 2, "name": "rank", "value": \'$JOB_COMPLETION_INDEX\'}',
@@ -57,6 +58,7 @@ def test_what_a_program_logs_are_the_metrics_of_its_result(program):
     done = program.runonce("run", "program.yaml", "--mode", "train", "-o", "json")
     assert done.code == 0, done.err
     assert done.json["modes"]["train"]["metrics"] == {"loss": 2.5, "rank": 0.5}
+    assert done.err.count("warning: metrics.jsonl: 2 lines are no entries and do not count.") == 2  # a process each
     again = program.runonce("run", "program.yaml", "--mode", "train", "-o", "json")
     assert again.json["modes"]["train"]["cacheHit"] is True
     assert again.json["modes"]["train"]["metrics"] == {"loss": 2.5, "rank": 0.5}
@@ -113,19 +115,36 @@ def test_what_it_saved_when_it_ended_is_there_at_the_next_try(program):
     assert (train / "shard-1" / "state").read_text() == "step 1\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "saying"),
-    [
-        ("./nothing.sh", "cannot be started: "),
-        ("$(params.nothing)", "names $(params.nothing), which params does not have"),
-    ],
-)
-def test_a_program_that_cannot_be_started_is_told(program, text, saying):
-    program.write("program.yaml", FILE.replace("./run.sh", text))
+def test_a_program_that_cannot_be_started_is_told(program):
+    program.write("program.yaml", FILE.replace("./run.sh", "./nothing.sh"))
     done = program.runonce("run", "program.yaml")
     assert done.code == 2
-    assert saying in done.err
+    assert "cannot be started: " in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "submit"])
+def test_an_argument_that_names_no_parameter_is_refused_before_anything_runs(program, command):
+    program.write("program.yaml", FILE.replace("$(params.deep.name)", "$(params.deep.nam)"))
+    done = program.runonce(command, "program.yaml")
+    said = "spec.command[2]: names $(params.deep.nam), which params does not have. Did you mean deep.name?"
+    assert (done.code, said in done.err, (program.home / "jobs").exists()) == (2, True, False), done.err
+
+
+@pytest.mark.parametrize(
+    ("option", "saying"),
+    [
+        (("-p", "lrr=1"), "lrr: is no parameter in the file of this program. Did you mean lr?"),
+        (
+            ("--grid", "deep.nam=[1, 2]"),
+            "deep.nam: is no parameter in the file of this program. Did you mean deep.name?",
+        ),
+        (("-p", "lr=null"), "spec.params.lr: is null. Write {$none: true} for None"),
+    ],
+)
+def test_a_change_of_what_a_program_does_not_have_is_refused(program, option, saying):
+    done = program.runonce("plan", "program.yaml", *option)
+    assert (done.code, saying in done.err) == (2, True), done.err
 
 
 def test_a_pinned_version_that_is_not_that_of_the_files_is_refused(program):

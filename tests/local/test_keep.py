@@ -140,12 +140,71 @@ def test_a_result_is_exported_with_what_it_was_made_from(made, ending):
 def test_a_removed_result_is_a_miss_and_made_anew(made):
     asked = made.runonce("rm", "tiny", "--mode", "test", stdin="n\n")
     assert (asked.code, "Remove 1 results" in asked.err, len(made.commits())) == (130, True, 2)
+    unasked = made.runonce("rm", "tiny", "--mode", "test")
+    told = "error: --yes: is not given, and nobody is there to ask. Give it to remove them."
+    assert (unasked.code, told in unasked.err, len(made.commits())) == (2, True, 2)
     done = made.runonce("rm", "tiny", "--mode", "test", "--yes")
     assert done.code == 0, done.err
     assert [path.name for path in made.commits()] == [made.keys["train"]]
     assert not list((made.home / "store" / "results").glob("tiny-test-*"))
     again = made.runonce("run", "tiny.yaml", "-o", "json").json["modes"]
     assert (again["train"]["cacheHit"], again["test"]["cacheHit"]) == (True, False)
+
+
+def test_of_a_test_whose_train_is_gone_nobody_promises_a_hit(made):
+    """Train is made first, and the test's result names the training that it was made from."""
+    assert made.runonce("rm", "tiny", "--mode", "train", "--yes").code == 0
+    plan = made.runonce("plan", "tiny.yaml", "-o", "json").json["modes"]
+    assert [(mode, one["cached"], one.get("awaits")) for mode, one in plan.items()] == [
+        ("train", False, None), ("test", False, ["train"]),
+    ]  # fmt: skip
+    assert made.runonce("plan", "tiny.yaml").out.endswith("2 results: 0 cached, 1 to be made, 1 known later\n")
+    explained = made.runonce("explain", "tiny.yaml")
+    assert f"test  {made.keys['test'][:12]} is no hit yet: train is made first" in explained.out
+    assert "hits" not in made.runonce("explain", "tiny.yaml", "-o", "json").json
+    ran = made.runonce("run", "tiny.yaml", "-o", "json").json["modes"]
+    assert [one["cacheHit"] for one in ran.values()] == [False, False]
+    assert made.runonce("plan", "tiny.yaml").out.endswith("2 results: 2 cached, 0 to be made\n")
+
+
+def test_a_test_whose_train_is_not_to_be_run_again_stays_a_hit(script):
+    text = FILE + "\n  keyMachine: false"
+    script.write("tiny.yaml", text)
+    assert script.runonce("run", "tiny.yaml").code == 0
+    script.write("tiny.yaml", text.replace("train: {nprocesses: 1}", "train: {nprocesses: 0}"))
+    assert script.runonce("rm", "tiny", "--mode", "train", "--yes").code == 0
+    plan = script.runonce("plan", "tiny.yaml", "-o", "json").json["modes"]
+    ran = script.runonce("run", "tiny.yaml", "-o", "json").json["modes"]
+    assert (plan["test"]["cached"], ran["test"]["cacheHit"]) == (True, True)
+
+
+def test_a_file_that_asks_for_overwrite_is_no_hit_to_plan_either(made):
+    made.write("tiny.yaml", FILE + "\n  overwrite: true")
+    plan = made.runonce("plan", "tiny.yaml", "-o", "json").json["modes"]
+    assert [one["cached"] for one in plan.values()] == [False, False]
+    assert plan["train"]["message"] == "overwrite asks for it to be made anew"
+
+
+def test_explain_tells_of_a_hit_who_made_it_and_when(made):
+    done = made.runonce("explain", "tiny.yaml")
+    lines = done.out.splitlines()
+    assert [line.partition(" is a hit: tiny made it, 20")[0].split() for line in lines] == [
+        [mode, key[:12]] for mode, key in sorted(made.keys.items(), reverse=True)
+    ]
+    hits = made.runonce("explain", made.keys["test"][:8], "-o", "json").json["hits"]
+    assert {mode: (one["cacheKey"], one["name"]) for mode, one in hits.items()} == {"test": (made.keys["test"], "tiny")}
+
+
+def test_a_first_attempt_is_called_none_because_of_the_jobs_of_another_store_or_of_what_was_removed(made):
+    elsewhere = made.runonce("run", "tiny.yaml", "--store", "another")
+    made.runonce("rm", "tiny", "--yes")
+    again = made.runonce("run", "tiny.yaml")
+    for done in (elsewhere, again):
+        assert (done.code, "attempt" in done.err, "train: 1 process, key" in done.err) == (0, False, True), done.err
+    made.write("run.sh", "[ -f done ] || { touch done; echo why; exit 7; }")
+    retried = made.runonce("run", "tiny.yaml", "--mode", "train", "--store", "another")
+    assert retried.code == 1
+    assert "attempt 2" in made.runonce("run", "tiny.yaml", "--mode", "train", "--store", "another").err
 
 
 def test_a_pinned_result_is_neither_collected_nor_removed(made):
@@ -251,7 +310,8 @@ def test_no_command_of_care_makes_a_store_where_none_is(made):
     assert not (made.folder / "new" / "store").exists()
 
 
-def test_a_store_that_is_a_file_is_wrong_input(made):
+def test_a_store_that_is_a_file_or_below_one_or_a_folder_of_something_else_is_wrong_input(made):
+    made.write("notes/today.txt", "")
     for words in (
         ["run", "tiny.yaml"],
         ["plan", "tiny.yaml"],
@@ -263,6 +323,10 @@ def test_a_store_that_is_a_file_is_wrong_input(made):
         done = made.runonce(*words, *(() if "check" in words else ("--store", "run.sh")))
         assert (done.code, "run.sh is a file; a store is a folder." in done.err) == (2, True), (words, done.err)
         assert "Traceback" not in done.err
+        below = made.runonce(*words[:2], *(() if "check" in words else ("--store",)), "run.sh/x")
+        assert (below.code, "run.sh is a file; a store is a folder." in below.err) == (2, True), (words, below.err)
+        other = made.runonce(*words[:2], *(() if "check" in words else ("--store",)), "notes")
+        assert (other.code, "is a folder with other things in it, and no store" in other.err) == (2, True), words
 
 
 def test_gc_looks_only_unless_told_and_keeps_what_is_needed(made):
@@ -293,6 +357,23 @@ def test_the_logs_of_what_failed_end_with_exit_code_1(script):
     shutil.rmtree(script.home / "jobs")
     key = next((script.home / "store" / "f").iterdir()).name
     assert "why" in script.runonce("logs", key[:8]).out
+
+
+def test_of_one_name_the_newest_logs_of_each_mode_are_shown_and_the_others_named(script):
+    """An old failure says nothing of what runs now."""
+    script.write("run.sh", "echo old; exit 7")
+    assert script.runonce("run", "tiny.yaml", "--mode", "train").code == 1
+    old = next((script.home / "store" / "f").iterdir()).name
+    script.write("run.sh", 'if [ -z "$RUNONCE_INPUT_TRAIN" ]; then echo new; fi')
+    assert script.runonce("run", "tiny.yaml").code == 0
+    done = script.runonce("logs", "tiny")
+    assert (done.code, done.out) == (0, "[train 0] new\n")
+    said = done.err.splitlines()
+    assert said[0] == f"train: the newest of 2; `runonce logs KEY` shows the others ({old[:12]})"
+    assert said[1].startswith("test: nothing was logged (key ")
+    done = script.runonce("logs", old[:12])
+    assert (done.code, done.out, done.err) == (1, "[train 0] old\n", "")
+    assert "by process 5" in script.runonce("logs", "tiny", "--index", "5").err
 
 
 def test_a_shell_completes_commands_names_and_keys(made):

@@ -284,7 +284,7 @@ def test_explain_names_the_parts_that_differ(place):
     key = place.runonce("key", "tiny.yaml", "-o", "json").json["modes"]["train"]["cacheKey"]
     assert "params.lr was 0.1, is 0.2" in place.runonce("explain", "b.yaml").out
     assert "params.lr was 0.1, is 0.2" in place.runonce("explain", "b.yaml", key[:8]).out
-    assert "is a hit" in place.runonce("explain", "tiny.yaml").err
+    assert "is a hit" in place.runonce("explain", "tiny.yaml").out
 
 
 def test_a_record_of_a_job_that_cannot_be_read_is_as_none(place):

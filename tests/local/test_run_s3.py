@@ -6,6 +6,8 @@ import uuid
 
 import pytest
 
+import runonce
+
 
 @pytest.fixture
 def url(weed) -> str:
@@ -36,6 +38,16 @@ def test_what_one_ran_is_a_hit_for_another_and_a_miss_is_explained_from_the_stor
     nearest = planned.json["modes"]["train"]["nearest"]
     assert nearest["cacheKey"] == first.json["modes"]["train"]["cacheKey"]
     assert [entry["path"] for entry in nearest["differences"]] == ["/params/lr"]
+
+
+def test_a_file_that_was_restored_and_then_changed_is_restored_again(place, url, monkeypatch):
+    assert place.runonce("run", "tiny.yaml", "--mode", "train", "--store", url).code == 0
+    monkeypatch.setenv("RUNONCE_HOME", str(place.home))
+    (train,) = runonce.results(name="tiny", store=url)
+    weights = train.path("weights.json")
+    before = weights.read_bytes()
+    weights.write_bytes(b"X" + before[1:])
+    assert train.path("weights.json").read_bytes() == before
 
 
 def test_no_word_of_the_credentials_is_in_any_output_or_file(place, weed, url):

@@ -150,7 +150,7 @@ def test_every_fault_of_a_file_is_named():
         ('{"a": 1}\n---\nb: 2\n', [{"a": 1}, {"b": 2}], [1, 3]),
         ("{a: 1}", [{"a": 1}], [1]),
         ('{"a": "\\ud83d\\ude00"}', [{"a": "\U0001f600"}], [1]),
-        ("kind: List\nitems:\n- a: 1\n- kind: List\n  items: [{b: 2}]\n", [{"a": 1}, {"b": 2}], [1, 1]),
+        ("kind: List\nitems:\n- a: 1\n- kind: List\n  items: [{b: 2}]\n", [{"a": 1}, {"b": 2}], [3, 5]),
     ],
 )
 def test_a_file_is_split_as_kubectl_splits_it(text, values, lines):
@@ -239,3 +239,32 @@ def test_a_number_is_written_so_that_it_reads_back(number):
 def test_several_documents_and_empty_values_are_written():
     values = [{"a": {}, "b": [], "c": [[], {}, [1, [2]], {"d": None}]}, {"k" * 1200: 1}]
     assert read(write_documents(values)) == values
+
+
+NESTED = """a: 1
+b:
+  c: [x,
+    {d: 1}]
+  "e.f": 2
+---
+g: 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [("", 1), ("b", 2), ("b.c", 3), ("b.c[1].d", 4), ('b["e.f"].deep', 5), ("b.gone.deep", 2), ("gone", 1)],
+)
+def test_a_fault_has_the_line_of_its_field_or_of_what_is_around_it(path, line):
+    first, second = read_documents(NESTED.encode(), name="f.yaml")
+    assert first.where(path) == f"f.yaml, line {line}"
+    assert second.where("g") == "f.yaml, line 7"
+
+
+def test_an_item_of_a_list_has_lines_of_its_own_and_json_has_none():
+    data = b"kind: List\nitems:\n- a: 1\n- b:\n    c: 2\n"
+    assert [one.where(path) for one, path in zip(read_documents(data, name="f"), ("a", "b.c"), strict=True)] == [
+        "f, line 3", "f, line 5",
+    ]  # fmt: skip
+    (one,) = read_documents(b'\n{"a": {"b": 1}}', name="f")
+    assert (one.where(), one.where("a.b")) == ("f, line 2", "f")

@@ -27,6 +27,7 @@ from runonce import (
     render,
     set_hash_functions,
 )
+from runonce.author.entry import check_methods
 from runonce.errors import EntryError
 from runonce.experiment.run import Checkpoint
 
@@ -108,6 +109,40 @@ def test_the_abstract_methods_are_those_of_the_source():
     assert ExperimentConfig.__abstractmethods__ == ABSTRACT
     with pytest.raises(TypeError, match="abstract"):
         ExperimentConfig()
+
+
+class OwnLoop(ExperimentConfig):
+    def tag(self):
+        return "own"
+
+    def machine_params(self, mode="train", **kwargs):
+        return {"nprocesses": 1, "gpu_ids": []}
+
+    def train(self, run):
+        pass
+
+
+def test_a_loop_of_ones_own_is_one_method():
+    """What the documents do not know of: a class without such a loop has all five to define."""
+    assert OwnLoop.__abstractmethods__ == frozenset()
+    with pytest.raises(NotImplementedError, match="OwnLoop has no create_model"):
+        OwnLoop().create_model()
+    assert type("Derived", (OwnLoop,), {}).__abstractmethods__ == frozenset()
+    partial = type("Partial", (ExperimentConfig,), {"train": lambda self, run: None})
+    assert partial.__abstractmethods__ == {"tag", "machine_params"}
+
+
+def test_a_mode_that_keeps_the_loop_of_the_engine_needs_what_that_calls():
+    check_methods(OwnLoop, ["train"])
+    with pytest.raises(EntryError) as caught:
+        check_methods(OwnLoop, ["train", "valid", "test"])
+    assert (
+        "OwnLoop lacks training_pipeline, create_model, make_sampler_fn, which the engine needs for valid, test"
+        in str(caught.value)
+    )
+    made = type("Made", (OwnLoop,), {name: lambda self, **kwargs: None for name in ABSTRACT - {"create_model"}})
+    with pytest.raises(EntryError, match="Made lacks create_model, which"):
+        check_methods(made, ["test"])
 
 
 class Whole(ExperimentConfig):

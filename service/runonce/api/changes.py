@@ -46,7 +46,9 @@ def points(changes: Changes, axes: Axes) -> list[dict[str, Any]]:
     """
     names = [*changes, *axes]
     faults = [
-        Fault(inner, f"and {outer} are both given, and one lies in the other.", "Give one of them.")
+        Fault(inner, "is given one value, and a grid of values too.", "Leave one of them out.")
+        if inner == outer
+        else Fault(inner, f"and {outer} are both given, and one lies in the other.", "Give one of them.")
         for outer, inner in itertools.permutations(names, 2)
         if inner == outer or inner.startswith(outer + ".")
     ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from runonce.api.cluster import experiments_path
-from runonce.api.target import Located, completed, prove_all
+from runonce.api.target import Located, completed, placed, prove_all
 from runonce.errors import CodeError, Fault, InputError, Invalid, NotFound, Refused, SpecError, raise_all
 from runonce.experiment.canonical import parse
 from runonce.experiment.spec import parse_experiment
@@ -38,7 +38,7 @@ def namespace_of(found: Sequence[Located], given: str | None, default: str) -> s
     named = {located.namespace: located for located in found if located.namespace}
     for namespace, located in named.items():
         if given is not None and namespace != given:
-            what = f"is {namespace} in {located.where}, and {given} was asked for."
+            what = f"is {namespace} in {located.where('metadata.namespace')}, and {given} was asked for."
             raise InputError.of("metadata.namespace", what, f"Give -n {namespace}, or take it out of the file.")
     if len(named) > 1:
         names = " and ".join(sorted(named))
@@ -52,14 +52,13 @@ def _check(found: Sequence[Located]) -> None:
     for located in found:
         spec = located.spec
         if spec.code_version is None:  # filled in by `locate`, but for what has no code here
-            fault = Fault(f"{located.where}: spec.codeVersion", "is missing.", "Give label:<text> or image.")
-            errors.append(CodeError(fault))
+            missing = CodeError(Fault("spec.codeVersion", "is missing.", "Give label:<text> or image."))
+            errors.append(placed(missing, located.where))
         for mode in spec.modes():
             try:
                 spec.shape(mode, local=spec.profile is not None)  # what a profile's GPUs are the cluster knows
             except InputError as error:
-                faults = (Fault(f"{located.where}: {f.path}", f.what, f.fix) for f in error.faults)
-                errors.append(SpecError(*faults, reason=error.reason))
+                errors.append(placed(error, located.where))
     raise_all(errors)
 
 
@@ -97,7 +96,7 @@ def _try(api: Api, namespace: str, located: Located, resource: dict[str, Any]) -
         f"is on the cluster, and {' and '.join(tools) or 'another tool'} has set {foreign}: it would have another key."
     )
     fix = "Take that out there with the tool that set it, or give this one another name."
-    raise SpecError(Fault(f"{located.where}: {resource['metadata']['name']}", what, fix))
+    raise SpecError(Fault(f"{located.where()}: {resource['metadata']['name']}", what, fix))
 
 
 def _keys(resource: dict[str, Any]) -> dict[str, str] | None:

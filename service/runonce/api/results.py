@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from runonce.errors import InputError, near
+from runonce.errors import Damaged, InputError, near
+from runonce.experiment.key import MODES
 from runonce.experiment.manifest import Commit, File, Manifest
 from runonce.experiment.metrics import METRICS, Entry, parse_metrics
 from runonce.settings import Settings
@@ -101,7 +104,7 @@ class Result:
             if match is not None:
                 found.append((int(match[1] or 0), file))
         entries: list[Entry] = []
-        with tempfile.TemporaryDirectory(prefix="runonce-") as name:
+        with healed_by_verify(self._commit), tempfile.TemporaryDirectory(prefix="runonce-") as name:
             restore(self._backend, replace(self.manifest, files=tuple(file for _, file in found)), Path(name))
             for index, file in sorted(found, key=lambda one: one[0]):
                 text = (Path(name) / file.path).read_text(encoding="utf-8", errors="replace")
@@ -109,7 +112,7 @@ class Result:
         return entries
 
     def path(self, name: str) -> Path:
-        """A file of the result on this machine, verified when it was put there. To be read; a copy is free to change.
+        """A file of the result on this machine, every byte verified. To be read; a copy is free to change.
 
         Raises InputError where the result has no such file.
         """
@@ -117,24 +120,50 @@ class Result:
         if file is None:
             what = f"{self.name} {self.mode} {self.cache_key[:12]} has no file {name!r}."
             raise InputError.of("", what, near(name, self.files))
+        with healed_by_verify(self._commit):
+            return self._on_disk(file)
+
+    def _on_disk(self, file: File) -> Path:
         if isinstance(self._backend, FolderBackend):
-            return link_results(self._backend, self.name, self._commit) / name
+            path = link_results(self._backend, self.name, self._commit) / file.path
+            if not _is(path, file):
+                raise Damaged(f"{path} is not what was published: its bytes were changed in place.")
+            return path
         folder = (self._settings or Settings.from_env()).restored / self._commit.manifest
-        if not (folder / name).exists():
+        if not _is(folder / file.path, file):
             restore(self._backend, replace(self.manifest, files=(file,)), folder)
-        return folder / name
+        return folder / file.path
 
     def __repr__(self) -> str:
         final = "".join(f" {name}={value:.6g}" for name, value in sorted(self._commit.metrics.items()))
         return f"<Result {self.name} {self.mode} {self.cache_key[:12]}{final}>"
 
 
+@contextlib.contextmanager
+def healed_by_verify(commit: Commit) -> Iterator[None]:
+    """Around what reads a result: of damage it says what to do."""
+    try:
+        yield
+    except Damaged as error:
+        raise Damaged(f"{error} `runonce verify {commit.cache_key[:12]}` makes it a miss; then run again.") from error
+
+
+def _is(path: Path, file: File) -> bool:
+    try:
+        with path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
+    except FileNotFoundError:
+        return False
+
+
 def results(*, name: str, mode: str | None = None, store: str | None = None) -> list[Result]:
     """The results that experiments of this name made, newest first.
 
     name: as it stands, else `digits` for all of `digits-3f9a12bc` and its like; `*` and `?` as in a shell. mode: only
-    this one. store: folder or URL; RUNONCE_STORE, or one of your own, if not given. Raises StoreError.
+    this one. store: folder or URL; RUNONCE_STORE, or one of your own, if not given. Raises InputError, StoreError.
     """
+    if mode not in (None, *MODES):
+        raise InputError.of("mode", f"is {mode!r}, which is none.", near(str(mode), MODES))
     settings = Settings.from_env()
     backend = open_yours(settings, store)
     found = find_named(backend, name)

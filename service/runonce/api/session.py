@@ -15,18 +15,20 @@ from pathlib import Path
 from runonce.api.changes import point_text
 from runonce.api.outcome import STOPPED_MESSAGE, Context, Outcome, Outcomes, hit
 from runonce.api.progress import Progress, Screen
-from runonce.api.target import Located
+from runonce.api.target import Located, placed
 from runonce.author.agree import check_class
 from runonce.author.entry import find_class
 from runonce.controller import decide as rules
 from runonce.controller.reconcile import DAMAGED, ModeOf, reconcile
-from runonce.errors import Damaged, Fault, InputError
+from runonce.errors import Damaged, InputError
 from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, STOPPED, Input
-from runonce.experiment.job import Failure, Owner
+from runonce.experiment.job import Failure, Owner, Round
 from runonce.experiment.phase import Phase
 from runonce.local.processes import LocalJobs
+from runonce.store.backend import shard_prefix
 from runonce.store.commit import DamagedCommit
 from runonce.store.earlier import nearest_earlier
+from runonce.store.failures import newest_failure
 from runonce.store.lease import Leases
 
 STORE_POLL_S = 1.0  # between two looks into the store while a Job runs
@@ -109,7 +111,7 @@ class Session:
                     yield from self._wait(wanted.job_name, reason)
                 case rules.Create() | rules.Replace():
                     joined = False
-                    self._progress.say(self._why(wanted, decision.round.attempt))
+                    self._progress.say(self._why(wanted, decision.round))
                 case rules.Join():
                     joined = True
                     self._progress.say("another run makes this result already: waiting for it")
@@ -171,11 +173,11 @@ class Session:
             env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
         return env
 
-    def _why(self, wanted: ModeOf, attempt: int) -> str:
+    def _why(self, wanted: ModeOf, round_: Round) -> str:
         total = wanted.wanted().total
         text = f"{total} process{'es' if total > 1 else ''}, key {wanted.cache_key[:12]}"
-        if attempt > 1:
-            return f"attempt {attempt}: {text}"
+        if round_.attempt > 1 and self._was_tried(wanted.cache_key, round_):
+            return f"attempt {round_.attempt}: {text}"
         if self._located.point:
             return f"{text}; {point_text(self._located.point)}"
         params = dict(wanted.spec.hash_form(wanted.mode))
@@ -183,6 +185,11 @@ class Session:
             self._context.backend, wanted.name, wanted.parts.to_json(), params, cache_key=wanted.cache_key
         )
         return text if earlier is None else f"{text}; {earlier}"
+
+    def _was_tried(self, key: str, round_: Round) -> bool:
+        """Whether this store has anything of the round. Jobs of this machine are of all stores, and outlive results."""
+        left = self._context.backend.list(shard_prefix(key, round_.round))
+        return next(iter(left), None) is not None or newest_failure(self._context.backend, key) is not None
 
     def _failed(self, wanted: ModeOf, reason: str, failures: Sequence[Failure]) -> Outcome:
         first = failures[0]
@@ -215,5 +222,4 @@ def _check(located: Located) -> None:
     try:
         check_class(find_class(located.spec.config), located.spec)
     except InputError as error:
-        faults = (Fault(f"{located.where}: {f.path}" if f.path else located.where, f.what, f.fix) for f in error.faults)
-        raise type(error)(*faults, reason=error.reason) from error
+        raise placed(error, located.where) from error

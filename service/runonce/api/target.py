@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from os.path import exists
+from os.path import exists, isfile
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from runonce.api.place import read_target, search_from
 from runonce.author.document import Document, read_documents
 from runonce.author.source import SourceList
 from runonce.author.version import named_modules, source_list, source_version
-from runonce.errors import CodeError, EntryError, Fault, InputError, SpecError, raise_all
-from runonce.experiment.config import ExperimentConfig
+from runonce.errors import CodeError, EntryError, Fault, InputError, SpecError, near, raise_all
+from runonce.experiment.arguments import decoded, dotted_names
+from runonce.experiment.config import ExperimentConfig, own_loops
 from runonce.experiment.key import KeyParts
 from runonce.experiment.spec import LAST_APPLIED, ExperimentSpec, parse_experiment, to_resource
+from runonce.experiment.spec_checks import check_spec
 from runonce.store.earlier import stem_of
 
 _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -30,7 +32,7 @@ Target = str | Path | type[ExperimentConfig] | ExperimentConfig
 
 @dataclass(frozen=True)
 class Located:
-    """One experiment. workdir: where its processes start. where: file and line, or the class, for messages.
+    """One experiment. workdir: where its processes start. source: the document of a file, or the class, for messages.
 
     complete: every field is written, as `render` does it, so that the class need not be asked what it lacks.
     written: the code version as the file has it, before the one that is here was filled in.
@@ -40,13 +42,17 @@ class Located:
     name: str
     spec: ExperimentSpec
     workdir: Path
-    where: str
+    source: Document | str
     complete: bool = False
     written: str | None = None
     point: Mapping[str, Any] = field(default_factory=dict)
     namespace: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def where(self, path: str = "") -> str:
+        """File and line of a field, or the class."""
+        return self.source if isinstance(self.source, str) else self.source.where(path)
 
     def resource(self, spec: ExperimentSpec, *, namespace: str = "") -> dict[str, Any]:
         """As it is applied, with this spec."""
@@ -70,6 +76,11 @@ def locate_given(target: Target, changes: Changes, axes: Axes) -> list[Located]:
     if not isinstance(target, str | Path):
         return _checked(_of_class(*_named(target), changes, grid))
     name = str(target)
+    python, _, class_name = name.partition(":")
+    if python.endswith(".py") and isfile(python):
+        from runonce.author.classes import refuse_python_file
+
+        refuse_python_file(Path(python), class_name)
     if name != "-" and not exists(name) and _CLASS.fullmatch(name):
         return _checked(_of_class(name, None, changes, grid))
     data, folder = read_target(name)
@@ -80,11 +91,16 @@ def locate_given(target: Target, changes: Changes, axes: Axes) -> list[Located]:
         try:
             found += _from_document(document, folder, changes, grid)
         except InputError as error:
-            lead = f"{document.source}, line {document.line}"
-            faults = (Fault(f"{lead}: {f.path}" if f.path else lead, f.what, f.fix) for f in error.faults)
-            errors.append(SpecError(*faults, reason=error.reason))
+            errors.append(placed(error, document.where))
     raise_all(errors)
     return _checked(found)
+
+
+def placed(error: InputError, where: Callable[[str], str]) -> SpecError:
+    """The same faults, each with its place. where: the file and line of a path, or the class."""
+    leads = ((where(fault.path), fault) for fault in error.faults)
+    faults = (Fault(f"{lead}: {f.path}" if f.path else lead, f.what, f.fix) for lead, f in leads)
+    return SpecError(*faults, reason=error.reason)
 
 
 def _named(target: type[ExperimentConfig] | ExperimentConfig) -> tuple[str, ExperimentConfig | None]:
@@ -116,7 +132,6 @@ def _of_class(name: str, config: ExperimentConfig | None, changes: Changes, grid
 
 def _from_document(document: Document, folder: Path, changes: Changes, grid: Sequence[Changes]) -> list[Located]:
     experiment = parse_experiment(document.value)
-    where = f"{document.source}, line {document.line}"
     written = experiment.spec
     workdir = Path.cwd() if written.config is not None else folder
     filled = with_code_version(written, folder)
@@ -135,7 +150,7 @@ def _from_document(document: Document, folder: Path, changes: Changes, grid: Seq
             name,
             spec,
             workdir,
-            where,
+            document,
             complete=bool(given),
             written=written.code_version,
             point=point,
@@ -183,14 +198,26 @@ class _Code:
 
 
 def changed(spec: ExperimentSpec, changes: Mapping[str, Any]) -> ExperimentSpec:
-    """The spec with other parameters, checked against the class and in the class's own spelling."""
+    """The spec with other parameters, checked against the class and in the class's own spelling; those of a program
+    are the ones that its file has.
+    """
     from runonce.author import entry
 
     form = entry.apply_changes(spec.params, changes)
     if spec.config is None:
-        return _remade(spec, params=form)
-    params = entry.load_params(entry.find_class(spec.config), form, name="", pin=spec.hash)
-    return _remade(spec, params=entry.render_params(params).params)
+        known = list(dotted_names(decoded(spec.params)))
+        unknown = [name for name in changes if name not in known]
+        if unknown:
+            what = "is no parameter in the file of this program."
+            raise SpecError(*(Fault(name, what, near(name, known)) for name in unknown))
+    else:
+        params = entry.load_params(entry.find_class(spec.config), form, name="", pin=spec.hash)
+        form = entry.render_params(params).params
+    made = _remade(spec, params=form)
+    faults = list(check_spec(made))
+    if faults:
+        raise SpecError(*faults)
+    return made
 
 
 def completed(located: Located) -> ExperimentSpec:
@@ -201,7 +228,7 @@ def completed(located: Located) -> ExperimentSpec:
     if spec.config is not None:
         cls = entry.find_class(spec.config)
         description = entry.render_params(entry.load_params(cls, spec.params, name=located.name, pin=spec.hash))
-        loops = bool(entry.overridden_loops(cls))
+        loops = bool(own_loops(cls))
         spec = _remade(
             spec,
             params=description.params,
@@ -273,7 +300,7 @@ def _checked(found: list[Located]) -> list[Located]:
             what = f"has {point_text(other.point)} and {point_text(located.point)}, which have one key."
             faults.append(Fault("--grid", what, "Take out what does not count (`runonce key` says what does)."))
         else:
-            what = f"{located.name} is the name of two experiments ({other.where}; {located.where})."
+            what = f"{located.name} is the name of two experiments ({other.where()}; {located.where()})."
             faults.append(Fault("metadata.name", what, "Give each its own."))
     if faults:
         raise SpecError(*faults[:MAX_FAULTS])

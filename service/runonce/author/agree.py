@@ -15,13 +15,16 @@ from runonce.author.source import SourceList, explain_mismatch
 from runonce.author.version import source_version
 from runonce.errors import CodeError, Fault, NotCanonical, SpecError, near, raise_all
 from runonce.experiment.canonical import canonical
-from runonce.experiment.config import ExperimentConfig
+from runonce.experiment.config import ExperimentConfig, own_loops
 from runonce.experiment.key import pointer
 from runonce.experiment.params import describe
 from runonce.experiment.render.records import ONLY_IN
 from runonce.experiment.spec import ExperimentSpec
 
-_RENEW = "Start with the code that the file pins, or renew the file by `runonce render -f FILE`."
+RENEW = (
+    "Start with the code that is pinned, or pin this one: run the class again, or renew the file by `runonce render -f "
+    "FILE`."
+)
 
 
 def prove_code(spec: ExperimentSpec, folder: Path, kept: Path | None = None) -> SourceList | None:
@@ -37,7 +40,7 @@ def prove_code(spec: ExperimentSpec, folder: Path, kept: Path | None = None) -> 
     if wanted != found:
         known = read_modules(kept, wanted) if kept is not None else None
         named = " " + explain_mismatch(known, modules) if known is not None and modules is not None else ""
-        raise CodeError(Fault("spec.codeVersion", f"is {wanted}, but the code here is {found}.{named}", _RENEW))
+        raise CodeError(Fault("spec.codeVersion", f"is {wanted}, but the code here is {found}.{named}", RENEW))
     if kept is not None and modules is not None:
         keep_modules(kept, modules)
     return modules
@@ -68,7 +71,7 @@ def check_class(cls: type[ExperimentConfig], spec: ExperimentSpec) -> dict[str, 
     """Hold a spec against its class; returns the parameters with the code's defaults filled in.
 
     Raises InputError: values that the declared types cannot take, another spelling than the one that is hashed,
-    an own loop without `keyMachine`, a label on a file that leaves fields to defaults.
+    an own loop without `keyMachine`, no method that the engine needs, a label on a file that leaves fields to defaults.
     """
     full = describe(entry.load_params(cls, spec.params, name="", pin=spec.hash)).params
     faults = [
@@ -79,7 +82,8 @@ def check_class(cls: type[ExperimentConfig], spec: ExperimentSpec) -> dict[str, 
     if faults:
         raise NotCanonical(*faults).under("spec", "params")
     raise_all([SpecError(fault) for fault in _check_names(cls, spec)])
-    if spec.key_machine is None and entry.overridden_loops(cls):
+    entry.check_methods(cls, spec.modes())
+    if spec.key_machine is None and own_loops(cls):
         raise CodeError(
             Fault(
                 "spec.keyMachine",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path, PurePosixPath
 
+from runonce.author.agree import RENEW
 from runonce.author.code_settings import IN_PACKAGE, NEVER, CodeSettings
 from runonce.author.globs import globbed
 from runonce.author.source import SourceList, locate
@@ -50,8 +51,7 @@ def pack(spec: ExperimentSpec, folder: Path) -> tuple[str, bytes]:
         raise CodeError(fault)
     found, listed = source_version(spec, folder)
     if found != wanted:
-        fix = "Start with the code that the file pins, or renew the file by `runonce render -f FILE`."
-        raise CodeError(Fault("spec.codeVersion", f"is {wanted}, but the code here is {found}.", fix))
+        raise CodeError(Fault("spec.codeVersion", f"is {wanted}, but the code here is {found}.", RENEW))
     files = _command_files(spec, folder) if listed is None else _module_files(listed)
     return wanted.removeprefix("source:"), _zip(files)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -25,11 +25,24 @@ _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Document:
-    """One mapping of a file: `source` is the file's name as shown, `line` its first line there, from 1 on."""
+    """One mapping of a file: `source` is the file's name as shown, `line` its first line there, from 1 on.
+
+    lines: of each field, by its path; none of what is written as JSON.
+    """
 
     value: dict[str, Any]
     source: str
     line: int
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def where(self, path: str = "") -> str:
+        """File and line of a field, or of what stands nearest around it; the file alone where no line is known."""
+        if not path:
+            return f"{self.source}, line {self.line}"
+        around = [at for at in self.lines if path == at or path.startswith((f"{at}.", f"{at}["))]
+        if around:
+            return f"{self.source}, line {self.lines[max(around, key=len)]}"
+        return f"{self.source}, line {self.line}" if self.lines else self.source
 
 
 def read_documents(data: bytes, *, name: str) -> list[Document]:
@@ -72,6 +85,7 @@ class _Reader:
         self.first_line = 1
         self.path: list[str | int] = []
         self.anchors: dict[str, Any] = {}
+        self.lines: dict[tuple[str | int, ...], int] = {}  # of each field of the part, by its path
         self.plain = self.aliased = 0  # nodes written out, nodes that aliases added
 
     def fault(self, what: str, fix: str, line: int, column: int | None = None) -> Fault:
@@ -84,19 +98,20 @@ class _Reader:
         self.faults.append(found)
         return found
 
-    def expand(self, value: Any, line: int) -> Iterator[Document]:
-        """The documents in a value: itself, or the items of a `kind: List`."""
+    def expand(self, value: Any, line: int, *path: str | int) -> Iterator[Document]:
+        """The documents in a value: itself, or the items of a `kind: List`. path: where it stands in its part."""
         if not isinstance(value, dict):
             what = f"the document in {self.name}, line {line}, is no mapping."
             self.faults.append(Fault("", what, "Begin with apiVersion: and kind:."))
         elif value.get("kind") != "List":
-            yield Document(value, self.name, line)
+            inner = {join_path(*at[len(path) :]): own for at, own in self.lines.items() if at[: len(path)] == path}
+            yield Document(value, self.name, inner.get("", line), inner)
         elif not isinstance(value.get("items"), list):
             what = f"is missing from the List in {self.name}, line {line}, or is no list."
             self.faults.append(Fault("items", what, "Give a list of documents."))
         else:
-            for item in value["items"]:
-                yield from self.expand(item, line)
+            for index, item in enumerate(value["items"]):
+                yield from self.expand(item, line, *path, "items", index)
 
     # --- text to parts ---
 
@@ -193,7 +208,7 @@ class _Reader:
     # --- parts to values ---
 
     def _read_part(self, part: str) -> Iterator[tuple[Any, int]]:
-        self.path, self.anchors, self.plain, self.aliased = [], {}, 0, 0
+        self.path, self.anchors, self.lines, self.plain, self.aliased = [], {}, {}, 0, 0
         part = part.removeprefix("\ufeff")  # a byte order mark, which go-yaml skips, too
         odd = _UNREADABLE.search(part)
         if odd:
@@ -277,6 +292,7 @@ class _Reader:
         items: list[Any] = []
         while not isinstance(event := self.next(), yaml.SequenceEndEvent):
             self.path.append(len(items))
+            self.lines[tuple(self.path)] = self.first_line + event.start_mark.line
             items.append(settle(self._node(event)))
             self.path.pop()
         return items
@@ -297,6 +313,7 @@ class _Reader:
                 if key in value:
                     self.fault(f"has the key {short(key)!r} twice", "Keep one.", line)
             self.path.append(key)
+            self.lines[tuple(self.path)] = self.first_line + line
             value[key] = settle(self._node(self.next()))
             self.path.pop()
         return value

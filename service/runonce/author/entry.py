@@ -6,13 +6,13 @@ import importlib
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from runonce.author.source import SourceList
 from runonce.author.version import source_list
 from runonce.errors import EntryError, Fault, InputError, LoadError, near
-from runonce.experiment.config import ExperimentConfig
+from runonce.experiment.config import ENGINE_METHODS, ExperimentConfig, own_loops
 from runonce.experiment.form import JSON
 from runonce.experiment.key import MODES, check_pin, digest_of_identity
 from runonce.experiment.machine import MachineParams, gpu_id, machine_params_of, plan_job, process_count
@@ -157,10 +157,11 @@ def describe_class(
         hash=params.hash,
         code_version=f"source:{code.digest()}",
         code_packages=code.packages,
-        key_machine=True if overridden_loops(cls) else None,
+        key_machine=True if own_loops(cls) else None,
         machine_params=machines_of(config),
         overwrite=params.overwrite,
     )
+    check_methods(cls, spec.modes())
     name = experiment_name(tag, spec)
     return name, parse_experiment(to_resource(name, spec)).spec  # what a file cannot say a class cannot either
 
@@ -229,9 +230,16 @@ def experiment_name(tag: str, spec: ExperimentSpec) -> str:
     return f"{clean}-{digest_of_identity(spec)[:8]}"
 
 
-def overridden_loops(cls: type[ExperimentConfig]) -> list[str]:
-    """The modes whose loop is the author's own: nobody can know whether it minds the number of processes."""
-    return [mode for mode in MODES if getattr(cls, mode) is not getattr(ExperimentConfig, mode)]
+def check_methods(cls: type[ExperimentConfig], modes: Iterable[str]) -> None:
+    """Modes that keep the engine's loop need what it calls, also of a class with a loop of its own for others.
+
+    Raises EntryError.
+    """
+    left = [name for name in ENGINE_METHODS if getattr(getattr(cls, name), "__isabstractmethod__", False)]
+    kept = [mode for mode in modes if mode not in own_loops(cls)]
+    if left and kept:
+        what = f"{cls.__qualname__} lacks {', '.join(left)}, which the engine needs for {', '.join(kept)}."
+        raise EntryError(Fault("", what, f"Define them, or a loop of your own there too: def {kept[0]}(self, run)."))
 
 
 def _call(cls: type, what: str, function: Any) -> Any:

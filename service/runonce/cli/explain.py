@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
 import click
 
-from runonce.api.target import locate
+from runonce.api.outlook import Outlook, outlook
+from runonce.api.target import Located, locate
 from runonce.cli.options import json_option, open_given, store_option
 from runonce.experiment.key import Difference
+from runonce.experiment.manifest import Commit
 from runonce.experiment.spec import ExperimentSpec
 from runonce.store.backend import Backend
 from runonce.store.commit import probe
@@ -29,29 +32,50 @@ Keyed = Mapping[str, Mapping[str, Any]]  # mode to {name, cacheKey, parts, param
 @store_option
 @json_option
 def explain(first: str, second: str | None, store: str | None, output: str) -> None:
-    """Which parts make the keys of A and B differ; of A alone: why it is no hit.
+    """Which parts make the keys of A and B differ; of A alone: who made it and when, or why it is no hit.
 
     A that was tried and failed is no hit either: who ended how, and the end of each log.
 
     A and B are each a file, module:Class, or the cache key of a result.
     """
     backend = open_given(store)
-    ones = _keyed(first, backend)
+    given = _given(first, backend)
+    ones = _keyed(given, backend)
     if second is not None:
-        tell_differences(ones, _keyed(second, backend), output, "no mode is in both")
+        tell_differences(ones, _keyed(_given(second, backend), backend), output, "no mode is in both")
         return
-    hits = {mode for mode, one in ones.items() if probe(backend, one["cacheKey"]) is not None}
-    for mode in hits:
-        click.echo(f"{mode}: {first} is a hit", err=True)
+    looks = outlook(given, backend) if isinstance(given, Located) else {given.mode: Outlook(hit=given)}
+    hits = {mode: look.hit for mode, look in looks.items() if look.hit is not None}
     misses = {mode: one for mode, one in ones.items() if mode not in hits}
+    if output == "text":
+        _tell_looks(looks, ones)
+        if not misses:
+            return
     nothing = "no earlier result to compare with"
-    tell_differences(misses, earlier(misses, backend), output, nothing, failed=_failed(misses, backend))
+    near = earlier({mode: one for mode, one in misses.items() if not looks[mode].message}, backend)
+    tell_differences(misses, near, output, nothing, failed=_failed(misses, backend), hits=hits)
+
+
+def _tell_looks(looks: Mapping[str, Outlook], ones: Keyed) -> None:
+    for mode, look in looks.items():
+        key_ = ones[mode]["cacheKey"][:12]
+        if look.hit is not None:
+            made = datetime.fromtimestamp(look.hit.created).strftime("%Y-%m-%d %H:%M")
+            click.echo(f"{mode}  {key_} is a hit: {look.hit.name} made it, {made}, with nprocesses={look.hit.total}")
+        elif look.message:
+            click.echo(f"{mode}  {key_} is no hit{' yet' if look.awaits else ''}: {look.message}")
 
 
 def tell_differences(
-    ones: Keyed, others: Keyed, output: str, nothing: str, *, failed: Mapping[str, FailedAttempt] = MappingProxyType({})
+    ones: Keyed,
+    others: Keyed,
+    output: str,
+    nothing: str,
+    *,
+    failed: Mapping[str, FailedAttempt] = MappingProxyType({}),
+    hits: Mapping[str, Commit] = MappingProxyType({}),
 ) -> None:
-    """Print mode by mode who failed and what differs; `nothing` where no mode is in both."""
+    """Print mode by mode who failed and what differs; `nothing` where no mode is in both. hits: of -o json alone."""
     modes = {
         mode: {
             "cacheKeys": [one["cacheKey"], others[mode]["cacheKey"]],
@@ -62,7 +86,9 @@ def tell_differences(
     }
     if output == "json":
         failures = {mode: attempt.to_json() for mode, attempt in failed.items()}
-        click.echo(json.dumps({"modes": modes, "failures": failures}, indent=2))
+        made = {mode: {"cacheKey": c.cache_key, "name": c.name, "created": c.created} for mode, c in hits.items()}
+        shown = {"modes": modes, "failures": failures} | ({"hits": made} if hits else {})
+        click.echo(json.dumps(shown, indent=2))
         return
     for mode, attempt in failed.items():
         click.echo("\n".join(f"{mode}  {line}" for line in attempt.lines()))
@@ -83,17 +109,21 @@ def keyed(name: str, spec: ExperimentSpec) -> Keyed:
     }
 
 
-def _keyed(what: str, backend: Backend) -> Keyed:
+def _given(what: str, backend: Backend) -> Located | Commit:
     if is_prefix(what):
-        commit = find_commit(backend, what)
-        manifest = read_manifest(backend, commit.manifest)
-        parts, params = manifest.parts, manifest.params
-        entry = {"name": manifest.name, "cacheKey": commit.cache_key, "parts": parts, "params": params}
-        return {commit.mode: entry}
+        return find_commit(backend, what)
     found = locate(what)
     if len(found) > 1:
         raise click.UsageError(f"{what} holds {len(found)} experiments; explain takes one.")
-    return keyed(found[0].name, found[0].spec)
+    return found[0]
+
+
+def _keyed(given: Located | Commit, backend: Backend) -> Keyed:
+    if isinstance(given, Located):
+        return keyed(given.name, given.spec)
+    manifest = read_manifest(backend, given.manifest)
+    parts, params = manifest.parts, manifest.params
+    return {given.mode: {"name": manifest.name, "cacheKey": given.cache_key, "parts": parts, "params": params}}
 
 
 def earlier(ones: Keyed, backend: Backend) -> Keyed:

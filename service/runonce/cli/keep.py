@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 import click
 
 from runonce.api.look_up import Finder, Found
-from runonce.api.results import Result
+from runonce.api.results import Result, healed_by_verify
 from runonce.cli.chosen import choose, complete_results, mode_option, newest
 from runonce.cli.options import json_option, open_given, store_option
 from runonce.cli.text import size_text, table, value_text
 from runonce.cli.waiting import Waiting
-from runonce.errors import Damaged, InputError
+from runonce.errors import InputError
 from runonce.experiment.manifest import Commit
 from runonce.settings import Settings
 from runonce.store.backend import Backend, listed
@@ -171,9 +172,8 @@ def check_empty(target: Path) -> None:
 def fetch(backend: Backend, commit: Commit, target: Path, tell: Waiting) -> None:
     """Raises Damaged, and InputError where they cannot be written."""
     try:
-        restore(backend, Result(backend, commit).manifest, target, moved=tell.moving("reading files", commit.size))
-    except Damaged as error:
-        raise Damaged(f"{error} `runonce verify {commit.cache_key[:12]}` makes it a miss; then run again.") from error
+        with healed_by_verify(commit):
+            restore(backend, Result(backend, commit).manifest, target, moved=tell.moving("reading files", commit.size))
     except OSError as error:
         raise InputError.of("FOLDER", f"{target} cannot be written: {error.strerror}.", "Name another.") from error
 
@@ -203,7 +203,7 @@ def rm(results: Sequence[str], modes: Sequence[str], yes: bool, store: str | Non
     for commit in commits:
         click.echo("  ".join(_row(commit)[:3]), err=True)
     size = size_text(sum(commit.size for commit in commits))
-    if not yes and not click.confirm(f"Remove {len(commits)} results, {size}?", err=True):
+    if not yes and not _is_sure(f"Remove {len(commits)} results, {size}?"):
         raise click.Abort
     with Waiting() as tell:
         for number, commit in enumerate(commits):
@@ -211,3 +211,14 @@ def rm(results: Sequence[str], modes: Sequence[str], yes: bool, store: str | Non
             found = probe(backend, commit.cache_key)
             if found is None or found[0].nonce != commit.nonce or not remove(backend, *found):
                 click.echo(f"{commit.cache_key[:12]} is another result by now, and stays.", err=True)
+
+
+def _is_sure(question: str) -> bool:
+    """Raises InputError where nobody is there to answer."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)
+        raise InputError.of("--yes", "is not given, and nobody is there to ask.", "Give it to remove them.") from None

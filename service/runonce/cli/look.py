@@ -10,6 +10,7 @@ import click
 
 from runonce import __version__
 from runonce.api.changes import point_text
+from runonce.api.outlook import Outlook, outlook
 from runonce.api.target import Located, completed, locate, prove_all
 from runonce.cli.explain import difference_text, differences_json
 from runonce.cli.options import grid_option, json_option, open_given, store_option, target_options
@@ -17,7 +18,6 @@ from runonce.errors import InputError
 from runonce.experiment.key import params_hash
 from runonce.settings import Settings
 from runonce.store.backend import Backend
-from runonce.store.commit import probe
 
 
 def _single(values: Sequence[Any]) -> Any:
@@ -55,7 +55,7 @@ def _params_hash(located: Located) -> str:
 
 
 def _print_key(located: Located) -> None:
-    click.echo(f"{located.name}  ({located.where})")
+    click.echo(f"{located.name}  ({located.where()})")
     pinned = "  (pinned: no field counts)" if located.spec.hash is not None else ""
     click.echo(f"  paramsHash  {_params_hash(located)}{pinned}")
     for name, rule, value in _rules(located):
@@ -111,9 +111,11 @@ def plan(target: str, params: Sequence[str], grid: Sequence[str], store: str | N
         click.echo("  ".join(filter(None, (entry["name"], point_text(located.point), promised))))
         for mode, planned in entry["modes"].items():
             click.echo(f"  {mode:5}  {_plan_text(planned)}")
-    counts = [planned["cached"] for entry in plans for planned in entry["modes"].values()]
+    words = [_word(planned) for entry in plans for planned in entry["modes"].values()]
     many = f"{len(plans)} experiments, " if len(plans) > 1 or grid else ""
-    click.echo(f"{many}{len(counts)} results: {sum(counts)} cached, {len(counts) - sum(counts)} to be made")
+    counts = f"{words.count('hit')} cached, {words.count('miss')} to be made"
+    later = f", {words.count('open')} known later" if "open" in words else ""
+    click.echo(f"{many}{len(words)} results: {counts}{later}")
 
 
 # What the engine's batches over all processes do not make the same for any number of them.
@@ -129,29 +131,30 @@ def _is_label(located: Located) -> bool:
 
 def _plan_all(located: Located, backend: Backend) -> dict[str, Any]:
     point = {"point": dict(located.point)} if located.point else {}
-    modes = {mode: _plan(located, mode, backend) for mode in located.keys}
+    modes = {mode: _plan(located, mode, found, backend) for mode, found in outlook(located, backend).items()}
     return {"name": located.name, **point, "modes": modes}
 
 
-def _plan(located: Located, mode: str, backend: Backend) -> dict[str, Any]:
+def _plan(located: Located, mode: str, found: Outlook, backend: Backend) -> dict[str, Any]:
     from runonce.store.earlier import nearest_earlier
 
     parts, key_ = located.keys[mode]
     shape = located.spec.shape(mode, local=True)
-    found = probe(backend, key_)
     planned: dict[str, Any] = {
         "cacheKey": key_,
-        "cached": found is not None,
+        "cached": found.hit is not None,
         "completions": shape.completions,
         "parallelism": shape.parallelism,
         "gpus": shape.gpus,
         "coupled": shape.coupled,
     }
-    if shape.reason:
-        planned["message"] = shape.reason
+    if found.awaits:
+        planned["awaits"] = list(found.awaits)
+    if message := "; ".join(filter(None, (shape.reason, found.message))):
+        planned["message"] = message
     if shape.coupled and shape.completions > 1 and not located.spec.keyed_machine():
         planned["notKeyed"] = NOT_KEYED
-    if found is None and not located.point:  # of a grid the points are each other's nearest
+    if not (found.hit or found.message or located.point):  # of a grid the points are each other's nearest
         form = dict(located.spec.hash_form(mode))
         earlier = nearest_earlier(backend, located.name, parts.to_json(), form, cache_key=key_)
         if earlier is not None:
@@ -163,10 +166,13 @@ def _plan(located: Located, mode: str, backend: Backend) -> dict[str, Any]:
     return planned
 
 
+def _word(planned: Mapping[str, Any]) -> str:
+    return "hit" if planned["cached"] else "open" if "awaits" in planned else "miss"
+
+
 def _plan_text(planned: Mapping[str, Any]) -> str:
-    word = "hit " if planned["cached"] else "miss"
     n = planned["completions"]
-    text = f"{word}  {planned['cacheKey'][:12]}  {n} process{'' if n == 1 else 'es'}"
+    text = f"{_word(planned):4}  {planned['cacheKey'][:12]}  {n} process{'' if n == 1 else 'es'}"
     if planned["gpus"]:
         text += f", {planned['gpus']} GPUs at once"
     if planned["parallelism"] < n:

@@ -7,6 +7,7 @@ from abc import ABCMeta, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runonce.experiment.frozen import freeze
+from runonce.experiment.key import MODES
 from runonce.experiment.params import ExperimentParameters
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from runonce.experiment.sampler import TaskSampler
 
 _MARK = "__runonce_frozen__"
+# What only the engine calls: a class that brings a loop of its own may leave it out.
+ENGINE_METHODS = ("training_pipeline", "create_model", "make_sampler_fn")
+
 _FIELDS_BELONG = "an ExperimentConfig is no dataclass: fields belong into Params, a dataclass of its own."
 
 
@@ -37,6 +41,8 @@ class FrozenClassVariables(ABCMeta):
             for attribute, value in namespace.items()
         }
         cls = super().__new__(mcs, name, bases, values, **kwargs)
+        if bases and issubclass(cls, ExperimentConfig) and own_loops(cls):
+            cls.__abstractmethods__ -= frozenset(ENGINE_METHODS)
         type.__setattr__(cls, _MARK, True)
         return cls
 
@@ -64,8 +70,8 @@ class ExperimentConfig(metaclass=FrozenClassVariables):
     """An experiment: what to train, with what, on what machines. All parameters come from `self.params`.
 
     Abstract: `tag`, `training_pipeline`, `machine_params`, `create_model`, `make_sampler_fn`; each may be a
-    classmethod. With an own `train` (or `valid`, `test`) what that loop does not call may raise
-    NotImplementedError. Source: AllenAct.
+    classmethod. A class with its own `train` (or `valid`, `test`) may leave out what the engine calls: ENGINE_METHODS
+    are then asked for where a mode that exists keeps the engine's loop. Source: AllenAct.
     """
 
     Params: ClassVar[type[ExperimentParameters]] = ExperimentParameters
@@ -87,6 +93,7 @@ class ExperimentConfig(metaclass=FrozenClassVariables):
     @abstractmethod
     def training_pipeline(self, **kwargs: Any) -> TrainingPipeline:
         """Losses, stages and optimizer of the default engine."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no training_pipeline.")
 
     @abstractmethod
     def machine_params(self, mode: str = "train", **kwargs: Any) -> MachineParams | dict[str, Any]:
@@ -95,10 +102,12 @@ class ExperimentConfig(metaclass=FrozenClassVariables):
     @abstractmethod
     def create_model(self, **kwargs: Any) -> nn.Module:
         """The network, with fresh weights."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no create_model.")
 
     @abstractmethod
     def make_sampler_fn(self, **kwargs: Any) -> TaskSampler:
         """The sampler of one process, from what the mode's `*_task_sampler_args` returned."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no make_sampler_fn.")
 
     def train_task_sampler_args(
         self,
@@ -148,3 +157,8 @@ class ExperimentConfig(metaclass=FrozenClassVariables):
     def test(self, run: Run) -> None:
         """The test loop; the engine unless overridden."""
         run.default_loop(self)
+
+
+def own_loops(cls: type[ExperimentConfig]) -> list[str]:
+    """The modes whose loop is the author's own: nobody can know whether it minds the number of processes."""
+    return [mode for mode in MODES if getattr(cls, mode) is not getattr(ExperimentConfig, mode)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, TypedDict
 
@@ -21,6 +21,17 @@ class Entry(TypedDict):
     time: float
 
 
+def _finite(text: str) -> float:
+    """Infinity has a word of its own; a number that is too big for a float is none."""
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+_JSON = json.JSONDecoder(parse_float=_finite)
+
+
 def parse_metrics(text: str, *, mode: str, index: int) -> list[Entry]:
     """Entries of one file. A program of any language may have written it, so what is no entry is passed over, and
     mode and index are taken from the place of the file where it does not name them.
@@ -28,7 +39,7 @@ def parse_metrics(text: str, *, mode: str, index: int) -> list[Entry]:
     found: list[Entry] = []
     for line in text.splitlines():
         try:
-            value: Any = json.loads(line)
+            value: Any = _JSON.decode(line)
             entry = Entry(
                 step=int(value["step"]),
                 mode=str(value.get("mode", mode)),
@@ -41,6 +52,11 @@ def parse_metrics(text: str, *, mode: str, index: int) -> list[Entry]:
             continue
         found.append(entry)
     return found
+
+
+def unreadable(text: str, entries: Sequence[Entry]) -> int:
+    """How many lines of the text became none of its entries."""
+    return sum(1 for line in text.splitlines() if line.strip()) - len(entries)
 
 
 def last_values(entries: Iterable[Entry]) -> dict[str, float]:

@@ -129,6 +129,13 @@ class LocalJobs:
         """The folder of an attempt's logs, one `<index>.log` each."""
         return self._folder(name).attempt(uid) / "logs"
 
+    def begun(self, name: str, uid: str) -> float:
+        """When an attempt was made, in seconds since 1970; 0 where nothing of it is left."""
+        try:
+            return (self._folder(name).attempt(uid) / "spec.json").stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     def outputs(self, name: str, uid: str) -> Path:
         """The folder of an attempt's output folders, `<index>-<try>`, while it runs."""
         return self._folder(name).attempt(uid) / "out"

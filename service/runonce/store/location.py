@@ -84,7 +84,7 @@ def _prefix(path: str) -> str:
 def _faults(bucket: str, path: str, fragment: str, options: dict[str, str]) -> list[str]:
     found = []
     blobs_bucket, _, blobs_path = options.get("blobs", bucket).partition("/")
-    for name in (bucket, blobs_bucket):
+    for name in dict.fromkeys((bucket, blobs_bucket)):
         if not _BUCKET.fullmatch(name):
             found.append(f"{name!r} can be no bucket's name")
     for segment in (*path.strip("/").split("/"), *blobs_path.strip("/").split("/")):

@@ -8,7 +8,7 @@ import re
 import uuid
 from pathlib import Path
 
-from runonce.errors import NewerFormat, StoreError
+from runonce.errors import NewerFormat, NotAStore
 from runonce.store.backend import FORMAT, MARKER
 
 _OWN = frozenset((*"bcdflmnpstw", "held", "lock", "locks", "results", "tmp", MARKER))
@@ -25,7 +25,7 @@ class Marker:
     def check(self) -> bool:
         """Whether it is there and whole. A folder that is something else must be neither read nor written into.
 
-        Raises NewerFormat, and StoreError for such a folder.
+        Raises NewerFormat, and NotAStore for such a folder.
         """
         data = self._read()
         if data is None and not self._root.exists():
@@ -36,7 +36,7 @@ class Marker:
         if self._is_whole(self._read()):
             return True  # the store was made between the two looks
         if not mine:
-            raise StoreError(
+            raise NotAStore(
                 f"{self._root} is a folder with other things in it, and no store. Name an empty or new one."
             )
         return False

@@ -50,8 +50,10 @@ def _opened(url: str) -> Backend:
 
 
 def _folder(path: Path) -> FolderBackend:
-    if path.exists() and not path.is_dir():
-        raise InputError.of("store", f"{path} is a file; a store is a folder.", "Name a folder, also one that is new.")
+    there = next((part for part in (path, *path.parents) if part.exists()), path)
+    if there.exists() and not there.is_dir():
+        what = f"{there} is a file; a store is a folder."
+        raise InputError.of("store", what, "Name a folder, also one that is new.")
     return FolderBackend(path)
 
 

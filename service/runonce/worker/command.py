@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from runonce.errors import Fault, SpecError
+from runonce.experiment.arguments import decoded, expand
 from runonce.experiment.contract import CHECKPOINT, DONE, INPUT_TRAIN, OUTPUT, PARAMS, STOPPED
-from runonce.experiment.form import JSON, tag_of
-from runonce.experiment.metrics import METRICS, last_values, parse_metrics
+from runonce.experiment.metrics import METRICS, last_values, parse_metrics, unreadable
 from runonce.experiment.spec import ExperimentSpec
 from runonce.worker.loop import StopRequest
 from runonce.worker.saved import SavedFolder
-
-_REFERENCE = re.compile(r"\$\(params\.([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)\)")
 
 
 def run_command(
@@ -68,49 +66,20 @@ def _started(arguments: list[str], env: Mapping[str, str]) -> subprocess.Popen[b
 
 
 def logged(output: Path, *, mode: str, index: int) -> dict[str, tuple[float, int]]:
-    """The metrics of a shard: the last finite value of each name that a program wrote into metrics.jsonl."""
+    """The metrics of a shard: the last finite value of each name that a program wrote into metrics.jsonl.
+
+    What it wrote there and is no entry is told once, in the log of the process.
+    """
     path = output / METRICS
     if not path.is_file():
         return {}
-    entries = parse_metrics(path.read_text(encoding="utf-8", errors="replace"), mode=mode, index=index)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    entries = parse_metrics(text, mode=mode, index=index)
+    if lost := unreadable(text, entries):
+        lines = f"{lost} line{' is no entry and does' if lost == 1 else 's are no entries and do'} not count"
+        print(
+            f'warning: {METRICS}: {lines}. An entry is {{"step": 1, "name": "loss", "value": 0.5}}.',
+            file=sys.stderr,
+            flush=True,
+        )
     return {name: (value, 1) for name, value in last_values(entries).items()}
-
-
-def expand(arguments: tuple[str, ...], params: Mapping[str, Any]) -> list[str]:
-    """Put parameters in the place of `$(params.name)`; raises SpecError with every name that there is not."""
-    faults: list[Fault] = []
-
-    def value_of(match: re.Match[str]) -> str:
-        value: Any = params
-        for part in match[1].split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                faults.append(Fault("spec.command", f"names {match[0]}, which params does not have.", "Give it there."))
-                return ""
-            value = value[part]
-        return value if isinstance(value, str) else json.dumps(value)
-
-    out = [_REFERENCE.sub(value_of, argument) for argument in arguments]
-    if faults:
-        raise SpecError(*faults)
-    return out
-
-
-def decoded(form: JSON) -> Any:
-    """Params as any language reads them: tags become what JSON has for them, `$none` null."""
-    if isinstance(form, list):
-        return [decoded(entry) for entry in form]
-    if not isinstance(form, dict):
-        return form
-    tag = tag_of(form)
-    if tag is None:
-        return {name: decoded(entry) for name, entry in form.items()}
-    if tag == "$none":
-        return None
-    if tag == "$int":
-        return int(form["$int"])
-    if tag == "$float":
-        text = form["$float"]
-        return text if text in ("nan", "inf", "-inf") else float(text)
-    if tag == "$type":
-        return decoded(form["value"])
-    return decoded(form[tag])

@@ -47,7 +47,8 @@ class Code:
                 Fault(
                     "spec.codeVersion",
                     f"does not cover {', '.join(extra)}: imported, but by no import statement that can be followed.",
-                    f"Add to pyproject.toml, under [tool.runonce.code]: include = [{names}], and render the file anew.",
+                    f"Add to pyproject.toml, under [tool.runonce.code]: include = [{names}], and run it again; a file "
+                    "that pins its code is rendered anew first.",
                 )
             )
         strangers = sorted(self._strangers(listed))
