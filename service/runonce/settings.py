@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ class Settings:
     require_signed: bool = False
     transfers: str = ""
 
-    @property
-    def jobs(self) -> Path:
-        return self.home / "jobs"
+    def jobs(self, store: str) -> Path:
+        """What runs, or ran, for the store of this URL: a Job of another store makes no result there."""
+        within = store.removeprefix(f"{self.home}/")  # home may be moved
+        return self.home / "jobs" / hashlib.sha256(within.encode()).hexdigest()[:12]
 
     @property
     def sources(self) -> Path:

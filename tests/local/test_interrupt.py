@@ -218,7 +218,7 @@ def test_two_machines_that_share_home_and_store_by_a_mount_work_one_at_a_time(lo
     outs = [json.loads(process.communicate(timeout=180)[0]) for process in (first, second)]
     assert [out["modes"]["train"]["cacheHit"] for out in outs] == [False, True]
     assert len(starts(looping)) == 1
-    assert {path.name for path in (looping.home / "jobs").iterdir()} == {"one", "two"}
+    assert {path.name for path in (looping.home / "jobs").glob("*/*")} == {"one", "two"}
 
 
 def test_two_homes_that_share_a_store_work_one_at_a_time(looping, tmp_path):
@@ -241,3 +241,12 @@ def test_two_homes_that_share_a_store_work_one_at_a_time(looping, tmp_path):
     outs = [json.loads(process.communicate(timeout=180)[0]) for process in (first, second)]
     assert [out["modes"]["train"]["cacheHit"] for out in outs] == [False, True]
     assert len(starts(looping)) == 1
+
+
+def test_two_runs_of_one_key_into_two_stores_do_not_wait_for_each_other(looping, tmp_path):
+    """The one's result will not be in the other's store."""
+    first, second = (start(looping, "--store", str(tmp_path / name)) for name in ("one", "two"))
+    until(lambda: len(starts(looping)) == 2)
+    (looping.folder / "go").write_text("")
+    outs = [json.loads(process.communicate(timeout=180)[0]) for process in (first, second)]
+    assert [out["modes"]["train"]["cacheHit"] for out in outs] == [False, False]

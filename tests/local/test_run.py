@@ -290,7 +290,7 @@ def test_explain_names_the_parts_that_differ(place):
 def test_a_record_of_a_job_that_cannot_be_read_is_as_none(place):
     """A power cut may leave an empty one; the result and the checkpoints are in the store."""
     assert place.runonce("run", "tiny.yaml").code == 0
-    for record in (place.home / "jobs").glob("*/job.json"):
+    for record in (place.home / "jobs").glob("*/*/job.json"):
         record.write_bytes(b"")
     assert place.runonce("ls").code == 0
     assert "hit" in place.runonce("run", "tiny.yaml").out

@@ -164,7 +164,12 @@ class Place:
         return str(((self.status(name).get("modes") or {}).get(mode) or {}).get("reason", ""))
 
     def until(self, name: str, phase: str, within_s: float = 60) -> dict[str, Any]:
-        wait_for(f"{name} {phase}", lambda: self.phase(name) == phase, within_s=within_s)
+        try:
+            wait_for(f"{name} {phase}", lambda: self.phase(name) == phase, within_s=within_s)
+        except AssertionError as error:
+            pods = [pod["status"] for pod in self.kubelet.pods(self.namespace)]
+            jobs = [job["status"] for job in self.jobs()]
+            raise AssertionError(f"{error}\n{self.status(name)}\nJobs: {jobs}\npods: {pods}") from error
         return self.status(name)
 
     def jobs(self) -> list[dict[str, Any]]:

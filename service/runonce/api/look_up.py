@@ -40,7 +40,7 @@ class Finder:
 
     def __init__(self, backend: Backend, settings: Settings) -> None:
         self._backend, self._settings = backend, settings
-        self.jobs = LocalJobs(settings.jobs)
+        self.jobs = LocalJobs(settings.jobs(backend.url))
 
     def find(self, what: str, params: Sequence[str] = (), grid: Sequence[str] = ()) -> list[Found]:
         """All that `what` means: of a target the modes of its experiments; of a name all that was made or runs under

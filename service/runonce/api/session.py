@@ -47,7 +47,7 @@ class Session:
         self._located, self._asked, self._context = located, asked, context
         _check(located)
         self._owner = Owner(uid=uuid.uuid4().hex, name=located.name)
-        self._jobs = LocalJobs(context.settings.jobs, workdir=located.workdir)
+        self._jobs = LocalJobs(context.settings.jobs(context.backend.url), workdir=located.workdir)
         self._leases = Leases(context.backend, self._jobs.place())
         self._progress = Progress(self._jobs, screen, located.name if several else "")
         self._anew: dict[str, str] = {}  # modes whose damaged result is made anew, with the token of the request
@@ -187,7 +187,7 @@ class Session:
         return text if earlier is None else f"{text}; {earlier}"
 
     def _was_tried(self, key: str, round_: Round) -> bool:
-        """Whether this store has anything of the round. Jobs of this machine are of all stores, and outlive results."""
+        """Whether the store has anything of the round: the Job of a result that was removed is there still."""
         left = self._context.backend.list(shard_prefix(key, round_.round))
         return next(iter(left), None) is not None or newest_failure(self._context.backend, key) is not None
 

@@ -34,8 +34,8 @@ def logs(what: str, modes: tuple[str, ...], index: int | None, follow: bool, sto
 
     Where that is gone, the end of what failed, from the store. The exit code is 1 where one of these Jobs failed.
     """
-    jobs = LocalJobs(Settings.from_env().jobs)
     backend = open_given(store)
+    jobs = LocalJobs(Settings.from_env().jobs(backend.url))
     keys = {commit.cache_key for commit in find_named(backend, what)}
     found = [job for job in jobs.all() if _is_meant(job, what, keys) and (not modes or _mode(job) in modes)]
     if not found:

@@ -10,32 +10,47 @@ from typing import Any
 from runonce.errors import Fault, SpecError, near
 from runonce.experiment.form import JSON, tag_of
 
+MAX_FAULTS = 10
+_NONE = object()
 _REFERENCE = re.compile(r"\$\(params\.([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)\)")
 
 
-def expand(arguments: Sequence[str], params: Mapping[str, Any]) -> list[str]:
-    """Put parameters, which are decoded, in the place of `$(params.name)`. Raises SpecError with every name that there
-    is not.
-    """
-    faults: list[Fault] = []
+def unknown(arguments: Sequence[str], params: Mapping[str, Any]) -> list[Fault]:
+    """A fault for each `$(params.name)` that params, decoded, does not have; at most MAX_FAULTS of them."""
+    found: dict[str, int] = {}
+    for position, argument in enumerate(arguments):
+        for match in _REFERENCE.finditer(argument):
+            if match[1] not in found and _value(params, match[1]) is _NONE:
+                found[match[1]] = position
+    names = list(dotted_names(params)) if found else []
+    return [
+        Fault("", f"names $(params.{name}), which params does not have.", near(name, names)).under(
+            "spec", "command", position
+        )
+        for name, position in list(found.items())[:MAX_FAULTS]
+    ]
 
-    def text_of(match: re.Match[str], position: int) -> str:
-        value: Any = params
-        for part in match[1].split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                what = f"names {match[0]}, which params does not have."
-                faults.append(Fault("", what, near(match[1], dotted_names(params))).under("spec", "command", position))
-                return ""
-            value = value[part]
+
+def expand(arguments: Sequence[str], params: Mapping[str, Any]) -> list[str]:
+    """Put parameters, which are decoded, in the place of `$(params.name)`. Raises SpecError where one is unknown."""
+    if faults := unknown(arguments, params):
+        raise SpecError(*faults)
+
+    def text(match: re.Match[str]) -> str:
+        value = _value(params, match[1])
         return value if isinstance(value, str) else json.dumps(value)
 
-    out = [
-        _REFERENCE.sub(lambda match, at=position: text_of(match, at), argument)  # type: ignore[misc]
-        for position, argument in enumerate(arguments)
-    ]
-    if faults:
-        raise SpecError(*faults)
-    return out
+    return [_REFERENCE.sub(text, argument) for argument in arguments]
+
+
+def _value(params: Mapping[str, Any], name: str) -> Any:
+    """_NONE where there is none."""
+    value: Any = params
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return _NONE
+        value = value[part]
+    return value
 
 
 def dotted_names(params: Mapping[str, Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.alias_generators import to_camel
 
 from runonce.errors import Fault, InputError, near, shown
-from runonce.experiment.arguments import decoded, expand
+from runonce.experiment.arguments import decoded, unknown
 from runonce.experiment.canonical import canonical
 from runonce.experiment.contract import POD_SCRATCH, POD_SPEC_FOLDER, TUNABLE
 from runonce.experiment.form import check_form, check_size
@@ -32,7 +32,7 @@ def check_spec(spec: ExperimentSpec) -> Iterator[Fault]:
     misformed = list(guard(lambda: check_form(spec.params, "spec", "params")))
     yield from misformed or guard(lambda: check_size(spec.params, "spec", "params"))
     if spec.command is not None and not misformed:
-        yield from guard(lambda: expand(spec.command or (), decoded(spec.params)))
+        yield from unknown(spec.command, decoded(spec.params))
     yield from guard(lambda: check_form(spec.hash_as, "spec", "hashAs"))
     yield from _check_names(spec)
     if spec.hash is not None:
