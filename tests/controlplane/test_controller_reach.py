@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
+import yaml
 from control_plane import wait_for
 from place import Place
 
+from runonce.controller import main
 from runonce.kube.cluster import StoreAccess
 from runonce.kube.transport import Answer, Api
+
+VALUES = Path(__file__).parents[2] / "helm" / "runonce" / "values.yaml"
 
 
 def beside(place: Place, namespace: str, **options: str) -> Place:
@@ -72,3 +77,34 @@ def test_who_is_told_to_stop_ends_the_pass_that_it_is_in_and_begins_no_other(pla
         for name in ("first", "second"):
             place.until(name, "Succeeded")
     assert place.status("first")["modes"]["train"]["attempt"] == 1
+
+
+def test_a_pass_that_hangs_does_not_keep_the_lease(place, monkeypatch):
+    """A pod has thirty seconds to end, and whoever takes over is not to wait until the lease has run out."""
+
+    class Hanging(Api):
+        asked, go_on = threading.Event(), threading.Event()
+
+        def apply(self, *given, **named) -> Answer:
+            self.asked.set()
+            self.go_on.wait(60)
+            return super().apply(*given, **named)
+
+    assert yaml.safe_load(VALUES.read_text())["controller"]["terminationGracePeriodSeconds"] > main.ENDS_WITHIN_S
+    monkeypatch.setattr(main, "ENDS_WITHIN_S", 0.5)
+    place.client = Hanging
+    controller = place.start(elect=True)
+    ((_, thread),) = place.controllers
+    try:
+        place.apply("one")
+        assert Hanging.asked.wait(60)
+        leases = f"/apis/coordination.k8s.io/v1/namespaces/{place.namespace}/leases"
+        (held,) = place.api.must("GET", leases)["items"]
+        assert held["spec"]["holderIdentity"].startswith(place.namespace)
+        controller.stop()
+        thread.join(60)
+        assert not thread.is_alive()
+        (lease,) = place.api.must("GET", leases)["items"]
+        assert not lease["spec"].get("holderIdentity")
+    finally:
+        Hanging.go_on.set()
