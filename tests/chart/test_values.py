@@ -132,9 +132,12 @@ def test_every_value_is_used(rendered_with, everything, path):
         ({"workers": {"serviceAccount": {"create": True}}}, "'/namespaces': minItems: got 0, want 1"),
         ({"controller": {"resources": {"claims": []}}}, "additional properties 'claims' not allowed"),
         *(
-            (values, f"invalid propertyName 'app.kubernetes.io/{name}'")
-            for name in ("name", "instance", "component")
-            for labels in [{f"app.kubernetes.io/{name}": "x"}]
+            (values, f"invalid propertyName '{name}'")
+            for name in (
+                *(f"app.kubernetes.io/{part}" for part in ("name", "instance", "component", "version", "managed-by")),
+                "helm.sh/chart",
+            )
+            for labels in [{name: "x"}]
             for values in ({"commonLabels": labels}, {"controller": {"podLabels": labels}})
         ),
         ({"commonLabels": {"a": "b c"}}, "'/commonLabels/a': 'b c' does not match pattern"),
@@ -145,6 +148,8 @@ def test_every_value_is_used(rendered_with, everything, path):
         ({"namespaces": ["a" * 64]}, "does not match pattern"),
         ({"nameOverride": "Runs"}, "'/nameOverride': 'Runs' does not match pattern"),
         ({"fullnameOverride": "runs-"}, "'/fullnameOverride': 'runs-' does not match pattern"),
+        ({"fullnameOverride": "2runs"}, "'/fullnameOverride': '2runs' does not match pattern"),
+        ({"controller": {"terminationGracePeriodSeconds": 20}}, "minimum: got 20, want 25"),
         ({"image": {"controller": {"tag": "-1"}}}, "'/image/controller/tag': '-1' does not match pattern"),
         ({"image": {"worker": {"tag": "1" * 129}}}, "does not match pattern"),
         (
