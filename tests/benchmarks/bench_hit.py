@@ -28,9 +28,6 @@ class Tiny(ExperimentConfig):
         if mode != "train": raise NotImplementedError
         return MachineParams(1)
     def train(self, run): (run.output / "done").write_text("")
-    def training_pipeline(self, **kwargs): raise NotImplementedError
-    def create_model(self, **kwargs): raise NotImplementedError
-    def make_sampler_fn(self, **kwargs): raise NotImplementedError
 """
 
 FILE = """

@@ -37,14 +37,13 @@ class Params(ExperimentParameters):
 class One(ExperimentConfig):
     Params = Params
     def tag(self): return "one"
-    def machine_params(self, mode="train", **kwargs): return MachineParams(1)
+    def machine_params(self, mode="train", **kwargs):
+        if mode != "train": raise NotImplementedError
+        return MachineParams(1)
     def train(self, run):
         import torch
         if run.latest_checkpoint() is None:
 {step}
-    def training_pipeline(self, **kwargs): raise NotImplementedError
-    def create_model(self, **kwargs): raise NotImplementedError
-    def make_sampler_fn(self, **kwargs): raise NotImplementedError
 """.format(step="".join(f"            {line}\n" for line in STEP.strip().splitlines()))
 
 SPEC = {"config": "one:One", "codeVersion": "label:v1", "keyMachine": True, "params": {"sample": 0},

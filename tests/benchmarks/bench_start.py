@@ -28,9 +28,6 @@ class Pair(ExperimentConfig):
         if mode != "train": raise NotImplementedError
         return MachineParams(2)
     def train(self, run): dist.all_reduce(torch.ones(1))
-    def training_pipeline(self, **kwargs): raise NotImplementedError
-    def create_model(self, **kwargs): raise NotImplementedError
-    def make_sampler_fn(self, **kwargs): raise NotImplementedError
 """
 
 FILE = """

@@ -92,12 +92,6 @@ class C(ExperimentConfig):
     Params = P
     def tag(self):
         return "lab"
-    def create_model(self, **kwargs):
-        raise NotImplementedError
-    def training_pipeline(self, **kwargs):
-        raise NotImplementedError
-    def make_sampler_fn(self, **kwargs):
-        raise NotImplementedError
     def machine_params(self, mode="train", **kwargs):
         if mode != "train":
             raise NotImplementedError

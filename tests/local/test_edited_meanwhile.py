@@ -37,9 +37,6 @@ class Edited(ExperimentConfig):
         import late
         (run.output / "out").write_text(early.WORD + late.WORD + Path("words.txt").read_text())
 
-    def training_pipeline(self, **kwargs): raise NotImplementedError
-    def create_model(self, **kwargs): raise NotImplementedError
-    def make_sampler_fn(self, **kwargs): raise NotImplementedError
 """
 
 
