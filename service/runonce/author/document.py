@@ -27,21 +27,24 @@ _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Document:
     """One mapping of a file: `source` is the file's name as shown, `line` its first line there, from 1 on.
 
-    lines: of each field, by its path; none of what is written as JSON.
+    lines: of each field of the part of the file that it stands in, at `at`; none of what is written as JSON.
     """
 
     value: dict[str, Any]
     source: str
     line: int
-    lines: Mapping[str, int] = field(default_factory=dict)
+    lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict)
+    at: tuple[str | int, ...] = ()
 
     def where(self, path: str = "") -> str:
         """File and line of a field, or of what stands nearest around it; the file alone where no line is known."""
         if not path:
             return f"{self.source}, line {self.line}"
-        around = [at for at in self.lines if path == at or path.startswith((f"{at}.", f"{at}["))]
+        depth = len(self.at)
+        own = {join_path(*at[depth:]): line for at, line in self.lines.items() if at[:depth] == self.at}
+        around = [at for at in own if path == at or path.startswith((f"{at}.", f"{at}["))]
         if around:
-            return f"{self.source}, line {self.lines[max(around, key=len)]}"
+            return f"{self.source}, line {own[max(around, key=len)]}"
         return f"{self.source}, line {self.line}" if self.lines else self.source
 
 
@@ -104,8 +107,7 @@ class _Reader:
             what = f"the document in {self.name}, line {line}, is no mapping."
             self.faults.append(Fault("", what, "Begin with apiVersion: and kind:."))
         elif value.get("kind") != "List":
-            inner = {join_path(*at[len(path) :]): own for at, own in self.lines.items() if at[: len(path)] == path}
-            yield Document(value, self.name, inner.get("", line), inner)
+            yield Document(value, self.name, self.lines.get(path, line), self.lines, path)
         elif not isinstance(value.get("items"), list):
             what = f"is missing from the List in {self.name}, line {line}, or is no list."
             self.faults.append(Fault("items", what, "Give a list of documents."))
@@ -292,7 +294,8 @@ class _Reader:
         items: list[Any] = []
         while not isinstance(event := self.next(), yaml.SequenceEndEvent):
             self.path.append(len(items))
-            self.lines[tuple(self.path)] = self.first_line + event.start_mark.line
+            if not isinstance(event, yaml.ScalarEvent):
+                self.lines[tuple(self.path)] = self.first_line + event.start_mark.line
             items.append(settle(self._node(event)))
             self.path.pop()
         return items
