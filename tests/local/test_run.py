@@ -240,7 +240,7 @@ def test_the_store_may_be_anywhere_but_not_in_a_folder_of_other_things(place, tm
     done = place.runonce("run", "tiny.yaml", "--store", str(elsewhere), "-o", "json")
     assert done.json["modes"]["train"]["artifacts"].startswith(str(elsewhere))
     done = place.runonce("run", "tiny.yaml", "--store", str(place.folder))
-    assert done.code == 1
+    assert done.code == 2
     assert "is a folder with other things in it, and no store" in done.err
     assert not (place.folder / "runonce-store.json").exists()
 
