@@ -117,6 +117,8 @@ def test_a_rank_that_hangs_is_named_and_not_the_one_that_lost_it(place):
     place.kubelet.end(
         pods[0], 76, message="error (LostPeer): train, process 0 of 2: another process is gone or hangs: x"
     )
+    # A pod that is gone before anybody looked may as well have been the first to go.
+    wait_for("a look at them", lambda: place.reason("hangs") == "Failing")
     with place.kubelet.playing(place.namespace, lambda pod: None):
         status = place.until("hangs", "Failed")
     assert (status["modes"]["train"]["failure"]["index"], condition(status, "Failed")["reason"]) == (1, "Hung")

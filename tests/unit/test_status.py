@@ -20,6 +20,7 @@ from runonce.controller.status import (
     read_status,
     to_value,
 )
+from runonce.experiment.contract import LOST_PEER
 from runonce.experiment.job import Failure, JobState, Owner, Round
 from runonce.experiment.manifest import Commit
 from runonce.experiment.status import MAX_HISTORY, MAX_ROUND, ModeStatus, Status
@@ -209,6 +210,16 @@ def test_after_a_restart_a_failure_is_not_replaced_by_less():
     gone = Failure(index=0, exit_code=None, reason="PodLost")
     seen = view(Fail("PodLost", (gone,)), job(phase="failed", failures=(gone,)))
     assert build_status(subject(), [seen], before).modes.train.failure.exit_code == 3
+
+
+def test_who_hung_takes_the_place_of_who_lost_it_also_where_nothing_of_it_is_left():
+    peer = Failure(index=0, exit_code=LOST_PEER, reason="LostPeer")
+    failing = view(Wait("ends", "Failing"), job(failing=True, failures=(peer,)))
+    before = build_status(subject(), [failing], Status())
+    assert before.modes.train.failure.index == 0
+    hung = Failure(index=1, exit_code=None, reason="Hung")
+    seen = view(Fail("Hung", (hung, peer)), job(phase="failed", failures=(hung, peer)))
+    assert build_status(subject(), [seen], before).modes.train.failure.index == 1
 
 
 def test_what_a_name_had_under_other_keys_is_kept_in_short():

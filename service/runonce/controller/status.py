@@ -13,7 +13,7 @@ from runonce.controller import decide as rules
 from runonce.controller.decide import Decision
 from runonce.controller.size import clip, shortened, tail
 from runonce.errors import InputError
-from runonce.experiment.blame import named
+from runonce.experiment.blame import HUNG, named
 from runonce.experiment.job import Failure, JobState, Round
 from runonce.experiment.phase import Phase, phase_of
 from runonce.experiment.status import (
@@ -354,9 +354,10 @@ def _failure(view: View, same: ModeStatus, attempt: int) -> FailureStatus | None
     if not failures:
         return same.failure
     first = _failure_status(failures[0], max(attempt, 1))
-    # After a restart the pods may be gone; what they told before is more.
+    # After a restart the pods may be gone; what they told before is more, unless it is what shows that another hung.
     known = same.failure
-    return known if known is not None and first.exit_code is None and known.attempt == first.attempt else first
+    gone = first.exit_code is None and first.reason != HUNG
+    return known if known is not None and gone and known.attempt == first.attempt else first
 
 
 def _failure_status(failure: Failure, attempt: int) -> FailureStatus:
