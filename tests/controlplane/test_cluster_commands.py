@@ -94,6 +94,15 @@ def test_wait_and_follow_tell_every_change_and_end_with_the_experiment(place, ru
     assert "told  train  Succeeded" in done.stderr
 
 
+def test_what_an_earlier_spec_has_come_to_is_not_told_of_the_one_that_is_waited_for(place, runonce, write):
+    place.start()
+    with place.working():
+        assert runonce("submit", write("told", "true"), "--wait").returncode == 0
+        again = runonce("submit", write("told", "exit"), "--wait")
+    assert again.returncode == 0
+    assert again.stderr.count("Succeeded") == 1, again.stderr
+
+
 def test_an_experiment_that_is_deleted_while_it_is_waited_for_ends_the_waiting(place, runonce, write):
     place.start()
     runonce("submit", write("gone", "true"))

@@ -73,6 +73,10 @@ def test_what_a_failed_container_left_is_its_failure():
     assert (failure.index, failure.exit_code, failure.reason, failure.log_tail) == (1, 3, "Error", "tail 1")
 
 
+def test_a_pod_that_is_deleted_ended_for_no_group_where_it_was_the_only_one():
+    assert told(seen("FailureTarget", completions=1), pod(0, code=75, deleted=True)) == [(0, 75, "PodLost")]
+
+
 def test_the_cause_stands_before_its_victims():
     assert told(seen("FailureTarget"), pod(0, code=76), pod(1, code=9)) == [(1, 9, "Error"), (0, 76, "LostPeer")]
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from file_systems import Mounted
@@ -151,6 +152,22 @@ def test_those_who_see_the_same_jobs_do_not_wait_for_each_others_lease(backend):
     first.release(KEY)
     assert backend.get(lease_name(KEY)) is not None
     second.close()
+
+
+def test_of_two_threads_that_want_one_key_at_once_both_have_it(backend):
+    """Two owners of one key in one controller: who comes second joins the Job of the first."""
+    leases = Leases(backend, "one")
+    for number in range(20):
+        key = f"{number:02x}" * 32
+        together = threading.Barrier(4)
+
+        def hold(key: str = key, together: threading.Barrier = together) -> str | None:
+            together.wait()
+            return leases.hold(key)
+
+        with ThreadPoolExecutor(4) as pool:
+            assert [done.result() for done in [pool.submit(hold) for _ in range(4)]] == [None] * 4
+    leases.close()
 
 
 def test_of_six_contenders_the_work_is_done_by_one_at_a_time(backend):

@@ -276,6 +276,8 @@ def test_a_disruption_is_not_charged_but_counted():
     assert isinstance(again, Replace)
     often = replace(decision.round, disruptions=MAX_DISRUPTIONS + 1)
     assert decide(wanted(), Seen(job=failed(lost, round=often))) == Fail("TooManyDisruptions", (lost,))
+    stopped = (failure(75, "Stopped"), failure(76, "LostPeer"))
+    assert decide(wanted(), Seen(job=failed(*stopped, round=often))) == Fail("TooManyStops", stopped)
 
 
 def test_a_complete_job_without_its_shards_is_charged_and_tried_again():

@@ -46,7 +46,7 @@ def job(**changes) -> JobState:
 def view(decision, found: JobState | None = None, **changes) -> View:
     given = {
         "mode": "train", "cache_key": "k" * 64, "decision": decision, "job": found, "job_name": "j", "total": 2,
-        "gpus": 4, "store": "s3://b", "round": "{}" if found else "",
+        "gpus": 4, "store": "s3://b", "logs": "runonce cluster logs n -n ns", "round": "{}" if found else "",
     }  # fmt: skip
     return View(**(given | changes))
 
@@ -178,9 +178,20 @@ def test_modes_that_have_to_wait_say_so():
 
 def test_the_failure_names_process_code_and_last_line():
     status = build_status(subject(), [ROWS["failed"][0]], Status())
-    where = f"runonce logs kkkkkkkkkkkk --store {ROWS['failed'][0].store}"
+    where = "runonce cluster logs n -n ns --index 1"
     assert status.message == f"process 1 ended with Error (exit code 3): ValueError: no (logs: {where})"
     assert status.modes.train.failure.log_tail == LOST.log_tail
+
+
+def test_what_no_process_wrote_has_no_logs_to_look_at():
+    late = Failure(index=-1, exit_code=None, reason="StartDeadlineExceeded", log_tail="0/1 nodes are available")
+    status = build_status(subject(), [view(Fail(late.reason, (late,)), job(failures=(late,)))], Status())
+    assert status.message == "the Job ended with StartDeadlineExceeded: 0/1 nodes are available"
+
+
+def test_a_job_that_a_queue_holds_says_so():
+    seen = view(Wait("x", "Running"), job(queued=True, suspended=True))
+    assert build_status(subject(), [seen], Status()).message == "its Job waits until its queue lets it begin"
 
 
 def test_what_the_worker_named_is_the_reason_and_the_message_of_the_conditions():

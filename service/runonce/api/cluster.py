@@ -89,10 +89,10 @@ def follow(
                     tell(change, last[change])
                 continue
             name, status = change.metadata.name, status_of(change)
-            if status != last.get(name):
+            current = status.observed_generation >= max(wanted[name], change.metadata.generation)
+            if current and status != last.get(name):  # an earlier one is of what stood there before
                 last[name] = status
                 tell(name, status)
-            current = status.observed_generation >= max(wanted[name], change.metadata.generation)
             if current and status.phase in ENDED:
                 open_.discard(name)
             else:
@@ -118,9 +118,8 @@ def log_lines(api: Api, namespace: str, mode: ModeStatus, index: int, *, followi
         if mode.failure is not None and mode.failure.index == index:
             yield from mode.failure.log_tail.splitlines()
             return
-        raise InputError.of(
-            "", f"process {index} has no pod.", f"It has {mode.total} processes; see `kubectl get pods`."
-        )
+        fix = f"The mode has {mode.total} processes, of which none may have begun; see `kubectl get pods`."
+        raise InputError.of("", f"process {index} has no pod.", fix)
     query = {"follow": "true"} if following else {}
     for line in api.lines(f"{_pods(namespace)}/{pod.metadata.name}/log", silence_s=24 * 3600.0, **query):
         yield line.decode("utf-8", "replace")

@@ -121,7 +121,9 @@ def _apply(api: Api, namespace: str, resource: dict[str, Any], *, dry_run: bool 
         return api.apply(path, resource, manager=MANAGER, dry_run=dry_run).body
     except NotFound as error:
         raise InputError.of(
-            "", f"{api.host} knows no Experiments, or no namespace {namespace}.", "Install the chart of Runonce."
+            "",
+            f"{api.host} knows no Experiments, or no namespace {namespace}.",
+            "Name one that is there (-n), or install the chart of Runonce.",
         ) from error
     except Refused as error:
         raise InputError.of("", str(error), "Ask for the right to patch experiments.") from error

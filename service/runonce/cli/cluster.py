@@ -13,7 +13,7 @@ from runonce.cli.chosen import mode_option
 from runonce.cli.context import Place, cluster_options
 from runonce.cli.options import json_option
 from runonce.cli.text import part_text, table
-from runonce.errors import InputError
+from runonce.errors import InputError, StoreError
 from runonce.experiment.key import MODES
 from runonce.experiment.status import ModeStatus, Status
 
@@ -147,13 +147,17 @@ def _explain_misses(api: Api, found: ExperimentObject, ones: Keyed, store: str |
         click.echo(f"{mode}: {name} is a hit", err=True)
     misses = {mode: one for mode, one in ones.items() if mode not in hits}
     url = store or store_url(status, (status_of(one) for one in list_all(api, where)))
-    backend = open_yours(Settings.from_env(), url) if url else None
-    failed = failed_modes(name, status, backend)
-    if backend is not None:
-        nothing = "no earlier result to compare with"
-        tell_differences(misses, earlier(misses, backend), output, nothing, failed=failed)
-        return
     unknown = f"no Experiment in namespace {where} has a result, so it is not known where the store is."
+    if url:
+        try:
+            backend = open_yours(Settings.from_env(), url)
+            near, failed = earlier(misses, backend), failed_modes(name, status, backend)
+        except StoreError as error:
+            unknown = str(error)  # a name that only pods can resolve, say
+        else:
+            tell_differences(misses, near, output, "no earlier result to compare with", failed=failed)
+            return
+    failed = failed_modes(name, status, None)
     if not failed:
         raise InputError.of("", unknown, "Give --store URL, or a second Experiment to compare with.")
     tell_differences(misses, {}, output, f"{unknown} Give --store URL to compare with others.", failed=failed)
@@ -232,7 +236,8 @@ def _show_mode(mode: str, one: ModeStatus) -> None:
         click.echo(f"    Job {one.job}, attempt {one.attempt}, {one.succeeded} of {one.total} processes done")
     if one.failure is not None:
         code = "" if one.failure.exit_code is None else f", exit code {one.failure.exit_code}"
-        click.echo(f"    attempt {one.failure.attempt}: process {one.failure.index} {one.failure.reason}{code}")
+        who = f"process {one.failure.index}" if one.failure.index >= 0 else "the Job"
+        click.echo(f"    attempt {one.failure.attempt}: {who} {one.failure.reason}{code}")
         for line in one.failure.log_tail.strip().splitlines()[-20:]:
             click.echo(f"      {line}")
     if one.artifacts:

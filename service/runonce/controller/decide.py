@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from runonce.experiment.blame import ENDED_WITH_GROUP, NO_PROGRAM, OVERTIME, named
+from runonce.experiment.blame import ENDED_WITH_GROUP, NO_PROGRAM, OVERTIME, TOO_MANY_STOPS, named
 from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, LOST_PEER, STOPPED
 from runonce.experiment.job import Failure, JobState, Owner, Round, Verdict
 from runonce.experiment.manifest import Commit, Shard
@@ -70,6 +70,7 @@ class Seen:
     """shards: a complete set of the Job's attempt, or without a Job of the newest unfinished round; None unless
     they are all there. unfinished: that round, without a Job. living: processes of the key outside of any Job.
     others_want: another owner of the Job wants it to run. waited_s: since its pods were due, where none ran yet.
+    held_up: what keeps them from it, where that is too long.
     """
 
     commit: Commit | None = None
@@ -80,6 +81,7 @@ class Seen:
     living: Sequence[str] = ()
     others_want: bool = False
     waited_s: float = 0.0
+    held_up: str = ""
 
 
 @dataclass(frozen=True)
@@ -272,7 +274,7 @@ def _while_active(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
     if job.suspended and not job.queued:
         return Suspend(job.uid, False)
     if wanted.start_deadline_s is not None and seen.waited_s > wanted.start_deadline_s:
-        late = Failure(index=-1, exit_code=None, reason="StartDeadlineExceeded")
+        late = Failure(index=-1, exit_code=None, reason="StartDeadlineExceeded", log_tail=seen.held_up)
         return Fail("StartDeadlineExceeded", (late,))
     return Wait(f"{job.name} is running")
 
@@ -312,8 +314,14 @@ def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
     if job.round.verdict == "charged" and job.round.charges.get(wanted.owner.uid, 0) > wanted.retries:
         return Fail(named(failures[0])[0], failures)
     if job.round.disruptions > MAX_DISRUPTIONS:
-        return Fail("TooManyDisruptions", failures)
+        return Fail(TOO_MANY_STOPS if _stopped_unasked(failures) else "TooManyDisruptions", failures)
     return Replace(_next(wanted, job.round), job.uid)
+
+
+def _stopped_unasked(failures: Sequence[Failure]) -> bool:
+    """Whether it was the program that ended as if it had been told to, and nobody's machine that went away."""
+    stopped = any(f.exit_code == STOPPED and f.reason != ENDED_WITH_GROUP for f in failures)
+    return stopped and not {f.reason for f in failures} & _DISRUPTIONS
 
 
 def _serves(wanted: Wanted, round_: Round) -> bool:

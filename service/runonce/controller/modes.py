@@ -65,6 +65,7 @@ class Modes:
             earlier=self._earlier(mode, key),
             others_want=self._others_want,
             waited_s=self._waited_s(mode, key),
+            held_up=self._held_up,
             gpu=profile.gpu_resource or DEFAULT_GPU,
         )
 
@@ -72,6 +73,10 @@ class Modes:
         status: ModeStatus | None = getattr(self._written.now.modes, mode)
         ran = status is not None and status.cache_key == key and bool(status.start_time)
         return lambda job: self._world.waits.for_start_s(job, now=self._world.api.now(), ran=ran)
+
+    def _held_up(self, job: JobState) -> str:
+        waiting = self._jobs.waiting(job)
+        return waiting[1] if waiting is not None else self._jobs.refusal(job)
 
     def _earlier(self, mode: str, key: str) -> Earlier | None:
         status: ModeStatus | None = getattr(self._written.now.modes, mode)
@@ -161,6 +166,7 @@ class Modes:
             total=shape.completions,
             gpus=shape.gpus,
             store=wanted.store,
+            logs=f"runonce cluster logs {self._name} -n {self._namespace} --mode {wanted.mode}",
             round=mirrored(job.round, self._owner) if job is not None else "",
         )
         if isinstance(decision, rules.Wait):

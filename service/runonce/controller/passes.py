@@ -134,7 +134,7 @@ class _Pass:
             if job.owners[0].uid != self._owner.uid:
                 return "SharedJob", f"the Job of {job.owners[0].name} is shared, with its machine parameters and image"
             if job.round.machine != machine_digest(spec, view.mode):
-                return "PendingChange", "machine parameters that were edited apply to the next attempt"
+                return "PendingChange", "machine parameters that are not those of the Job apply to the next attempt"
         before = self._written.before
         for mode, (_, key) in keys.items():
             old: ModeStatus | None = getattr(before.modes, mode)

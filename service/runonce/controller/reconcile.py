@@ -33,7 +33,7 @@ class ModeOf:
 
     inputs: None where one is missing. gpu: what a GPU is called on a cluster where the machine does not say it.
     earlier: what the status of the resource says. others_want: whether any of these owners wants the Job to run.
-    waited_s: how long a Job's pods have been due while none of them runs.
+    waited_s: how long a Job's pods have been due while none of them runs. held_up: what keeps them from it.
     """
 
     name: str
@@ -52,6 +52,7 @@ class ModeOf:
     others_want: Callable[[Sequence[Owner]], bool] = lambda owners: False
     quick: int = 0  # as in the contract
     waited_s: Callable[[JobState], float] = lambda job: 0.0
+    held_up: Callable[[JobState], str] = lambda job: ""
 
     @property
     def job_name(self) -> str:
@@ -242,7 +243,9 @@ def observe(wanted: ModeOf, asked: Wanted, jobs: Jobs, backend: Backend, told: C
     if job is not None and job.phase in ("active", "ending"):
         others_want = wanted.others_want([owner for owner in job.owners if owner != wanted.owner])
         waited_s = wanted.waited_s(job)
-        return Seen(commit=commit, etag=etag, job=job, others_want=others_want, waited_s=waited_s)
+        late = asked.start_deadline_s is not None and waited_s > asked.start_deadline_s
+        held_up = wanted.held_up(job) if late else ""
+        return Seen(commit=commit, etag=etag, job=job, others_want=others_want, waited_s=waited_s, held_up=held_up)
     if job is not None:
         shards = complete_attempt(backend, wanted.cache_key, job.round.round, attempt=job.uid)
         return Seen(commit=commit, etag=etag, job=job, shards=shards)

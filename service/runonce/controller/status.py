@@ -37,7 +37,9 @@ _NO_REASON = re.compile("[^A-Za-z0-9_,:]")  # a kubelet says OutOfnvidia.com/gpu
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One mode after a pass. job: where this Experiment is an owner of it. total, gpus: of its Job."""
+    """One mode after a pass. job: where this Experiment is an owner of it. total, gpus: of its Job. logs: the command
+    that shows what its processes wrote, but for the number of one.
+    """
 
     mode: str
     cache_key: str
@@ -47,6 +49,7 @@ class View:
     total: int
     gpus: int
     store: str
+    logs: str = ""
     round: str = ""  # JSON of the round that counts
     missed: str = ""  # what its nearest earlier result differs in
 
@@ -323,7 +326,10 @@ def _reason(view: View, phase: Phase) -> str:
 
 def _message(view: View, phase: Phase) -> str:
     if _with_job(view) and phase in (Phase.PENDING, Phase.RUNNING):
-        return "" if phase is Phase.RUNNING else "its Job is there, and no pod runs yet"
+        if phase is Phase.RUNNING:
+            return ""
+        queued = view.job is not None and view.job.queued and view.job.suspended
+        return "its Job waits until its queue lets it begin" if queued else "its Job is there, and no pod runs yet"
     match view.decision:
         case rules.Hit(commit, cached):
             other = f"made with nprocesses={commit.total}" if cached and view.total not in (0, commit.total) else ""
@@ -332,8 +338,8 @@ def _message(view: View, phase: Phase) -> str:
         case rules.Skip(reason) | rules.Block(reason) | rules.Pause(reason) | rules.Wait(reason):
             return reason
         case rules.Fail(reason, failures):
-            where = f"runonce logs {view.cache_key[:12]} --store {view.store}"
-            return f"{_told(reason, failures)} (logs: {where})"
+            index = failures[0].index
+            return _told(reason, failures) + (f" (logs: {view.logs} --index {index})" if index >= 0 else "")
     return ""
 
 

@@ -57,13 +57,10 @@ class FailureStatus(_Model):
 
 
 class ModeStatus(_Model):
-    """Where one mode stands.
+    """Where one mode stands: its key, the Job of its current attempt, its result or its last failure."""
 
-    job, job_uid: the Job of the current attempt; no uid while the next one is still to be made. round: the record of
-    the Job as JSON, mirrored so that it outlives the Job. manifest: digest of the result. deletions: Jobs in a row that
-    vanished before they ended.
-    """
-
+    # job_uid: none while the next Job is still to be made. round: the record of the Job as JSON, mirrored so that it
+    # outlives the Job. manifest: digest of the result. deletions: Jobs in a row that vanished before they ended.
     phase: PhaseName = "Pending"
     reason: Short = ""
     message: Message = ""
@@ -100,11 +97,10 @@ class HistoryEntry(_Model):
 
 
 class Status(_Model):
-    """uid, spec_digest, rerun: of the object that this was computed for; a namesake's status is not believed.
+    """How the Experiment stands. What is not of a mode is of that which the phase speaks of."""
 
-    mode, cached, key, gpus, job: of the mode that the phase speaks of, for the columns of kubectl.
-    """
-
+    # uid, spec_digest, rerun: of the object that this was computed for; a namesake's status is not believed.
+    # mode, cached, key, gpus, job: for the columns of kubectl.
     observed_generation: int = -1
     uid: Short = ""
     spec_digest: Short = ""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from runonce.experiment.blame import ENDED_WITH_GROUP, NO_PROGRAM, OVERTIME, ordered, reason_of
+from runonce.experiment.blame import ENDED_WITH_GROUP, NO_PROGRAM, OVERTIME, POD_LOST, ordered, reason_of
 from runonce.experiment.contract import STOPPED
 from runonce.experiment.job import Failure, JobState, Owner, Round
 from runonce.experiment.spec import KIND
@@ -64,6 +64,7 @@ def job_state(job: JobObject, pods: Iterable[PodObject] = (), *, failures: tuple
 
 def _failures(job: JobObject, pods: list[PodObject], succeeded: tuple[int, ...], reason: str) -> tuple[Failure, ...]:
     coupled = job.spec.backoff_limit_per_index is None
+    grouped = job.spec.completions > 1
     of_index: dict[int, list[PodObject]] = {}
     for pod in pods:
         of_index.setdefault(index_of(pod), []).append(pod)
@@ -72,12 +73,12 @@ def _failures(job: JobObject, pods: list[PodObject], succeeded: tuple[int, ...],
     unfinished = set(range(job.spec.completions)) - set(succeeded)
     wanted = unfinished if coupled else set(indexes(job.status.failed_indexes)) or unfinished & set(of_index)
     for index in sorted(wanted):
-        seen = [failure for pod in of_index.get(index, ()) if (failure := _failure(pod)) is not None]
+        seen = [failure for pod in of_index.get(index, ()) if (failure := _failure(pod, grouped=grouped)) is not None]
         if not coupled:  # disruptions were tried again; what counts is why the index failed
             seen = [failure for failure in seen if failure.reason != "DisruptionTarget"] or seen
         found += seen[-1:]
         if coupled and not of_index.get(index):
-            lost.append(Failure(index=index, exit_code=None, reason="PodLost"))
+            lost.append(Failure(index=index, exit_code=None, reason=POD_LOST))
     found = list(ordered(found))
     if reason == OVERTIME:
         found.insert(0, Failure(index=-1, exit_code=None, reason=reason))
@@ -85,8 +86,8 @@ def _failures(job: JobObject, pods: list[PodObject], succeeded: tuple[int, ...],
     return (*found, *lost[:MAX_LOST])
 
 
-def _failure(pod: PodObject) -> Failure | None:
-    """Why this pod did not end well; None where it did, or still runs undisturbed."""
+def _failure(pod: PodObject, *, grouped: bool) -> Failure | None:
+    """Why this pod did not end well; None where it did, or still runs undisturbed. grouped: it was not the only one."""
     if pod.status.phase == "Succeeded":
         return None
     disrupted = any(c.type == "DisruptionTarget" and c.status == "True" for c in pod.status.conditions)
@@ -99,7 +100,7 @@ def _failure(pod: PodObject) -> Failure | None:
     if disrupted:
         reason = "DisruptionTarget"
     elif pod.metadata.deletion_timestamp and code in (*_SIGNALLED, STOPPED):
-        reason = ENDED_WITH_GROUP
+        reason = ENDED_WITH_GROUP if grouped else POD_LOST
     elif code is not None and reason == "Error":
         reason = reason_of(code)
     tail = (bad.message if bad is not None else "") or pod.status.message

@@ -163,6 +163,9 @@ def _pod(plan: JobPlan, spec: ExperimentSpec, namespace: str, cluster: Cluster) 
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_S,
         "enableServiceLinks": False,
+        # The first process of a container never sees a SIGTERM for which it has no handler yet: a pod that is told to
+        # end as its interpreter starts would live out its grace. So the first one is not ours.
+        "shareProcessNamespace": True,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [_container(plan, spec, namespace, cluster, claims, volumes)],
         "volumes": [volume for volume, _ in volumes],

@@ -21,6 +21,7 @@ from runonce.store.folder import FolderBackend
 from runonce.store.locks import Flocks
 
 TTL_S = 30.0
+TURNS = 64  # locks for all keys: of two threads that want one key the second finds the lease of the first
 
 
 @dataclass
@@ -46,10 +47,17 @@ class Leases:
         self._keeping: threading.Thread | None = None  # one renews them all
         self._closed = threading.Event()
         self._lock = threading.Lock()
+        self._turns = [threading.Lock() for _ in range(TURNS)]
         self._seen: dict[str, tuple[str, float]] = {}  # ETag of another's lease, and since when
 
     def hold(self, cache_key: str) -> str | None:
-        """Take the lease and keep it; None when it is ours, else who holds it. Never blocks."""
+        """Take the lease and keep it; None when it is ours, else who holds it. Waits for nobody but a thread of its own
+        that is about to take the same one.
+        """
+        with self._turns[hash(cache_key) % TURNS]:
+            return self._hold(cache_key)
+
+    def _hold(self, cache_key: str) -> str | None:
         if cache_key in self._held:
             return None
         locked = self._take_flock(cache_key)
