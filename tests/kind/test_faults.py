@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,21 @@ def test_a_pod_that_is_taken_away_costs_no_retry_and_loses_no_checkpoint(story, 
     done = story.succeeded("moved")
     assert train(done)["attempt"] == 2
     assert "failure" not in train(done)
+
+
+def test_a_pod_that_is_told_to_end_as_it_starts_does_not_live_out_its_grace(story):
+    """Until there is a handler the first process of a container hears of nothing, and the grace is two minutes."""
+    for tenths in range(1, 7):
+        name = story.apply(program(f"early-{tenths}", f"{GOES_ON} # {tenths}"))
+        mine = f"runonce.dev/experiment={name}"
+        story.wait("a pod with a node", lambda mine=mine: _placed(story.all("pods", labelSelector=mine)))
+        time.sleep(tenths / 10)  # from the first work of the kubelet to a program that runs
+        story.kubectl("patch", "experiment", name, "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    story.wait("no pod", lambda: not story.all("pods"), seconds=60)
+
+
+def _placed(pods):
+    return bool(pods) and all(pod["spec"].get("nodeName") for pod in pods)
 
 
 def test_an_independent_pod_that_is_deleted_is_replaced_alone(story):
