@@ -15,11 +15,14 @@ from runonce.kube.crd import custom_resource_definition
 ROOT = Path(__file__).parents[2]
 
 CRD = ROOT / "helm" / "runonce" / "files" / "crds" / "experiments.yaml"
-_HEAD = "# Made from the models of the spec and the status by `make generate`.\n"
+_HEAD = "# Made from the models of the spec and the status, and from docs/resource.md, by `make generate`.\n"
 
 
 def crd() -> str:
-    return _HEAD + yaml.safe_dump(custom_resource_definition(), sort_keys=False, allow_unicode=True, width=1000)
+    """With what docs/resource.md says of each field, for `kubectl explain`."""
+    made = custom_resource_definition()
+    resource_reference.describe(made["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"])
+    return _HEAD + yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=1000)
 
 
 MADE: dict[Path, Callable[[], str]] = {

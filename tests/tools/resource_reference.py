@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from runonce.experiment import spec as resource
 from runonce.experiment import spec_fields
+from runonce.experiment.key import MODES
 from runonce.kube.crd import custom_resource_definition
 
 PAGE = Path(__file__).parents[2] / "docs" / "resource.md"
@@ -46,15 +47,52 @@ _CALLED = {
 }
 
 
+# Where the fields of a section stand in the schema of the spec.
+_PLACES: dict[str, list[tuple[str, ...]]] = {
+    "Fields": [()],
+    "`machineParams.<mode>`": [("machineParams", mode) for mode in MODES],
+    **{title: [(title.strip("`[]"),)] for title in ("`resources`", "`tolerations[]`", "`envFrom[]`", "`volumes[]`")},
+}
+
+
+def describe(spec: Schema) -> None:
+    """Give each field what the page says it means."""
+    text = PAGE.read_text(encoding="utf-8")
+    for title, places in _PLACES.items():
+        rows = [_cells(row) for row in _rows(text.partition(f"\n## {title}\n")[2]).splitlines()[2:]]
+        for place in places:
+            schema = spec
+            for name in place:
+                schema = schema["properties"][name]
+            fields = schema.get("items", schema)["properties"]
+            for name, *_, meaning in rows:
+                described = {"description": _plain(meaning), **fields[name.strip("`")]}
+                fields[name.strip("`")].clear()
+                fields[name.strip("`")].update(described)
+
+
+def _plain(markdown: str) -> str:
+    """Without marks and links; one in brackets only points."""
+    markdown = re.sub(r" \(\[[^]]*\]\([^)]*\)\)", "", markdown)
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", markdown).replace("`", "").replace("\\|", "|")
+
+
 def page() -> str:
     text = PAGE.read_text(encoding="utf-8")
     for title, (model, schema) in SECTIONS.items():
         before, heading, rest = text.partition(f"\n## {title}\n")
         assert heading, f"docs/resource.md has no heading {title}"
-        table = re.search(r"^\| Field .*\n\|[-|]+\n(?:\|.*\n)+", rest, re.MULTILINE)
-        assert table is not None, f"docs/resource.md has no table below {title}"
-        text = before + heading + rest[: table.start()] + _table(table[0], model, schema) + rest[table.end() :]
+        table = _rows(rest)
+        assert table, f"docs/resource.md has no table below {title}"
+        start, end = rest.index(table), rest.index(table) + len(table)
+        text = before + heading + rest[:start] + _table(table, model, schema) + rest[end:]
     return text
+
+
+def _rows(text: str) -> str:
+    """The first table of fields, with its head."""
+    found = re.search(r"^\| Field .*\n\|[-|]+\n(?:\|.*\n)+", text, re.MULTILINE)
+    return "" if found is None else found[0]
 
 
 def _table(old: str, model: type[BaseModel], schema: Schema) -> str:
