@@ -121,7 +121,7 @@ def test_a_program_that_takes_longer_than_it_may_is_ended_and_fails(story, coupl
     story.apply(slow)
     failed = story.phase("slow", "Failed", "Succeeded", seconds=180)
     assert condition(failed, "Failed")["reason"] == "DeadlineExceeded"
-    assert len(story.all("pods")) == 2
+    assert len(story.pods_ever()) == 2  # the second of a group may be told to end before its own time is over
 
 
 @pytest.mark.parametrize("how", ["evicted", "drained", "deleted"])
