@@ -76,6 +76,11 @@ def test_explain_tells_the_failure_that_the_store_has_kept_whole(place, runonce,
     found = json.loads(runonce("cluster", "explain", "good-22222222", "-o", "json").stdout)
     assert found["failures"]["train"]["attempt"] == 1
     assert found["failures"]["train"]["failures"][0]["logTail"].startswith("the first line\n")
+    unreachable = "s3://none?endpoint=http://127.0.0.1:1&region=us-east-1"
+    told = runonce("cluster", "explain", "good-22222222", "--store", unreachable)
+    assert told.returncode == 0, told.stderr
+    assert "train  attempt 1: process 0 ended with Error (exit code 3)" in told.stdout.splitlines()
+    assert "Give --store URL" in told.stdout + told.stderr
 
 
 def test_explain_tells_the_failure_of_the_status_where_no_store_is_known(place, runonce, write):

@@ -314,6 +314,16 @@ def test_pods_that_do_not_start_show_why_and_heal(place):
     assert status["modes"]["train"]["reason"] == "Succeeded"
 
 
+def test_a_start_deadline_says_what_kept_the_pods_from_starting(place):
+    place.start()
+    place.apply("late", startDeadlineSeconds=5)
+    for pod in place.pods(2):
+        place.kubelet.hold(pod, "ImagePullBackOff", 'Back-off pulling image "example.org/digits:1"')
+    message = place.until("late", "Failed")["message"]
+    assert message.startswith("the Job ended with StartDeadlineExceeded: pod digits-train-")
+    assert message.endswith('ImagePullBackOff: Back-off pulling image "example.org/digits:1"')
+
+
 @pytest.mark.parametrize("propagation", ["Background", "Foreground", "Orphan"])
 def test_a_deleted_experiment_is_left_alone(place, propagation):
     place.start()

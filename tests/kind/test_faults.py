@@ -151,7 +151,9 @@ def test_a_pod_that_is_told_to_end_as_it_starts_does_not_live_out_its_grace(stor
         name = story.apply(program(f"early-{tenths}", f"{GOES_ON} # {tenths}"))
         mine = f"runonce.dev/experiment={name}"
         story.wait("a pod with a node", lambda mine=mine: _placed(story.all("pods", labelSelector=mine)))
-        time.sleep(tenths / 10)  # from the first work of the kubelet to a program that runs
+        time.sleep(
+            tenths / 10
+        )  # no wait: the moment that is tried, from the kubelet's first work to a program that runs
         story.kubectl("patch", "experiment", name, "--type=merge", "-p", '{"spec":{"suspend":true}}')
     story.wait("no pod", lambda: not story.all("pods"), seconds=60)
 

@@ -22,7 +22,7 @@ MEET = textwrap.dedent("""\
             while not word:  # of an outsider there is none
                 word = server.accept()[0].recv(5)
             while not pathlib.Path("/tmp/go").exists():
-                time.sleep(0.1)
+                time.sleep(0.1)  # between two looks
     else:
         word = b"hello"
         while True:
@@ -30,7 +30,7 @@ MEET = textwrap.dedent("""\
                 socket.create_connection((os.environ["MASTER_ADDR"], port), 5).sendall(word)
                 break
             except OSError:
-                time.sleep(0.2)
+                time.sleep(0.2)  # between two tries
     pathlib.Path(os.environ["RUNONCE_OUTPUT"], "word").write_bytes(word)
     """)
 CALL = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"

@@ -29,8 +29,8 @@ from runonce.controller.decide import (
     Wait,
     Wanted,
     decide,
-    judge,
 )
+from runonce.experiment.blame import judge
 from runonce.experiment.job import Failure, JobState, Owner, Round
 from runonce.experiment.manifest import Commit, Shard
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from runonce.controller.decide import judge
-from runonce.experiment.blame import named
+from runonce.experiment.blame import judge, named
 from runonce.kube.job_state import job_state
 from runonce.kube.objects import JobObject, PodObject
 

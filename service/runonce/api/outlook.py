@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runonce.api.target import Located
+from runonce.controller import decide as rules
 from runonce.errors import Damaged
 from runonce.experiment.manifest import Commit
 from runonce.store.backend import Backend
@@ -29,12 +30,12 @@ def outlook(located: Located, backend: Backend) -> dict[str, Outlook]:
     """
     found: dict[str, Outlook] = {}
     for mode, (parts, key) in located.keys.items():
-        reads = {name: found[name] for name in parts.inputs if found[name].hit or _runs(located, name)}
         try:
             there = probe(backend, key)
         except Damaged as error:
             found[mode] = Outlook(message=str(error))
             continue
+        reads = {name: found[name] for name in parts.inputs}
         found[mode] = Outlook() if there is None else _standing(there[0], located, mode, reads)
     return found
 
@@ -42,16 +43,17 @@ def outlook(located: Located, backend: Backend) -> dict[str, Outlook]:
 def _standing(commit: Commit, located: Located, mode: str, reads: Mapping[str, Outlook]) -> Outlook:
     if located.spec.overwrite:
         return Outlook(message="overwrite asks for it to be made anew")
-    awaits = tuple(name for name, read in reads.items() if read.hit is None)
-    others = [name for name, read in reads.items() if read.hit and commit.inputs.get(name) != read.hit.manifest]
-    if not _runs(located, mode) or not (awaits or others):
+    manifests = {name: read.hit.manifest for name, read in reads.items() if read.hit}
+    awaits = tuple(name for name in reads if name not in manifests)
+    lost = any(_total(located, name) == 0 for name in awaits)
+    if rules.is_current(commit, None if lost else manifests, total=_total(located, mode)):
         return Outlook(hit=commit)
-    if others:
-        return Outlook(message=f"the result that is there was made from another one of {', '.join(others)}")
+    if not awaits:
+        return Outlook(message=f"the result that is there was made from another one of {', '.join(reads)}")
     first = ", ".join(awaits)
     why = f"{first} is made first; what is there is a hit only if that comes out the same, byte for byte"
     return Outlook(awaits=awaits, message=why)
 
 
-def _runs(located: Located, mode: str) -> bool:
-    return located.spec.shape(mode, local=True).completions > 0
+def _total(located: Located, mode: str) -> int:
+    return located.spec.shape(mode, local=True).completions

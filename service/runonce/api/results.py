@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from runonce.experiment.metrics import METRICS, Entry, parse_metrics
 from runonce.settings import Settings
 from runonce.store.backend import Backend
 from runonce.store.find import find_named
-from runonce.store.folder import FolderBackend
+from runonce.store.folder import FolderBackend, file_digest
 from runonce.store.restore import read_manifest, restore
 from runonce.store.results import link_results
 from runonce.store.url import open_yours
@@ -150,8 +149,7 @@ def healed_by_verify(commit: Commit) -> Iterator[None]:
 
 def _is(path: Path, file: File) -> bool:
     try:
-        with path.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
+        return file_digest(path) == file.sha256
     except FileNotFoundError:
         return False
 

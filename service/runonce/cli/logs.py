@@ -20,7 +20,7 @@ from runonce.store.backend import Backend
 from runonce.store.failures import find_failures
 from runonce.store.find import find_named, is_prefix
 
-POLL_S = 0.1
+POLL_S = 0.1  # between two looks at a file that grows
 
 
 @click.command()

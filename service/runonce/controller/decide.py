@@ -8,18 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from runonce.experiment.blame import ENDED_WITH_GROUP, NO_PROGRAM, OVERTIME, TOO_MANY_STOPS, named
-from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, LOST_PEER, STOPPED
-from runonce.experiment.job import Failure, JobState, Owner, Round, Verdict
+from runonce.experiment.blame import TOO_MANY_STOPS, judge, named, stopped_unasked
+from runonce.experiment.job import Failure, JobState, Owner, Round
 from runonce.experiment.manifest import Commit, Shard
 
 MAX_DISRUPTIONS = 20
 MAX_DELETIONS = 5
 MAX_TOKENS = 32
 MAX_OWNERS = 100  # each one that joins rewrites the Job
-
-# Failures that say nothing against the experiment: the machine or the runner went away.
-_DISRUPTIONS = frozenset(("SupervisorLost", "DisruptionTarget", "PodLost", "Suspended"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +59,10 @@ class Wanted:
     ttl_s: int | None = None
     start_deadline_s: int | None = None
     earlier: Earlier | None = None
+
+    def is_late(self, waited_s: float) -> bool:
+        """Whether pods that have been due for so long should have begun by now."""
+        return self.start_deadline_s is not None and waited_s > self.start_deadline_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +273,7 @@ def _while_active(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
         return Replace(_next(wanted, job.round), job.uid)
     if job.suspended and not job.queued:
         return Suspend(job.uid, False)
-    if wanted.start_deadline_s is not None and seen.waited_s > wanted.start_deadline_s:
+    if wanted.is_late(seen.waited_s):
         late = Failure(index=-1, exit_code=None, reason="StartDeadlineExceeded", log_tail=seen.held_up)
         return Fail("StartDeadlineExceeded", (late,))
     return Wait(f"{job.name} is running")
@@ -314,14 +314,8 @@ def _after_end(wanted: Wanted, seen: Seen, job: JobState) -> Decision:
     if job.round.verdict == "charged" and job.round.charges.get(wanted.owner.uid, 0) > wanted.retries:
         return Fail(named(failures[0])[0], failures)
     if job.round.disruptions > MAX_DISRUPTIONS:
-        return Fail(TOO_MANY_STOPS if _stopped_unasked(failures) else "TooManyDisruptions", failures)
+        return Fail(TOO_MANY_STOPS if stopped_unasked(failures) else "TooManyDisruptions", failures)
     return Replace(_next(wanted, job.round), job.uid)
-
-
-def _stopped_unasked(failures: Sequence[Failure]) -> bool:
-    """Whether it was the program that ended as if it had been told to, and nobody's machine that went away."""
-    stopped = any(f.exit_code == STOPPED and f.reason != ENDED_WITH_GROUP for f in failures)
-    return stopped and not {f.reason for f in failures} & _DISRUPTIONS
 
 
 def _serves(wanted: Wanted, round_: Round) -> bool:
@@ -345,10 +339,15 @@ def _taken_up(wanted: Wanted, given_up: Round) -> Round:
 
 def honours(commit: Commit, wanted: Wanted) -> bool:
     """Whether it is the result that is wanted: a hit."""
-    if not _has(commit.tokens, wanted):
-        return False
-    # A mode that cannot be run again keeps what it has, whatever became of its input.
-    return wanted.inputs is None or wanted.total == 0 or dict(commit.inputs) == dict(wanted.inputs)
+    return _has(commit.tokens, wanted) and is_current(commit, wanted.inputs, total=wanted.total)
+
+
+def is_current(commit: Commit, inputs: Mapping[str, str] | None, *, total: int) -> bool:
+    """Whether it was made from these inputs. A mode that cannot run again keeps what it has, whatever became of them.
+
+    inputs: as in Wanted. total: processes of the mode.
+    """
+    return inputs is None or total == 0 or dict(commit.inputs) == dict(inputs)
 
 
 def _round(wanted: Wanted, seen: Seen, name: str) -> Round:
@@ -374,26 +373,3 @@ def _judged(wanted: Wanted, job: JobState) -> Round:
             charges[uid] = charges.get(uid, 0) + 1
     disruptions = job.round.disruptions + (verdict == "disrupted")
     return replace(job.round, verdict=verdict, charges=charges, disruptions=disruptions)
-
-
-def judge(failures: Sequence[Failure], *, coupled: bool, complete: bool = False) -> Verdict:
-    """final: nothing can help. disrupted: nobody's fault. charged: against the owner's retries.
-
-    complete: the Job said so, but its shards are not there.
-    """
-    codes = [failure.exit_code for failure in failures]
-    reasons = {failure.reason for failure in failures}
-    if CONFIGURATION in codes or DAMAGED_INPUT in codes or NO_PROGRAM in reasons:
-        return "final"  # no retry can help: the input is made anew first, by who asked for this
-    if complete:
-        return "charged"
-    if reasons & _DISRUPTIONS:
-        return "disrupted"
-    root = [code for failure, code in zip(failures, codes, strict=True) if failure.reason != ENDED_WITH_GROUP]
-    if failures and not root:
-        return "disrupted"  # all of them were told to end, and none ended first: someone deleted a pod
-    # By a limit of the experiment's own it is told to end as by a machine that goes.
-    if OVERTIME not in reasons and root and all(code in (STOPPED, LOST_PEER) for code in root) and STOPPED in root:
-        return "disrupted"
-    # Each index of an independent Job has had its own retries already.
-    return "charged" if coupled else "final"

@@ -243,8 +243,7 @@ def observe(wanted: ModeOf, asked: Wanted, jobs: Jobs, backend: Backend, told: C
     if job is not None and job.phase in ("active", "ending"):
         others_want = wanted.others_want([owner for owner in job.owners if owner != wanted.owner])
         waited_s = wanted.waited_s(job)
-        late = asked.start_deadline_s is not None and waited_s > asked.start_deadline_s
-        held_up = wanted.held_up(job) if late else ""
+        held_up = wanted.held_up(job) if asked.is_late(waited_s) else ""
         return Seen(commit=commit, etag=etag, job=job, others_want=others_want, waited_s=waited_s, held_up=held_up)
     if job is not None:
         shards = complete_attempt(backend, wanted.cache_key, job.round.round, attempt=job.uid)

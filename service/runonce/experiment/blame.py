@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from runonce.experiment.contract import CONFIGURATION, DAMAGED_INPUT, LOST_PEER, STALLED, STOPPED
-from runonce.experiment.job import Failure
+from runonce.experiment.job import Failure, Verdict
 
 ENDED_WITH_GROUP = "EndedWithGroup"  # a coupled process that was told to end because another one had
 HUNG = "Hung"
@@ -26,6 +26,9 @@ _REASONS = {
 }
 # As `worker.run` says it last: the class of the error, in the words of conditions, and all of its text.
 _NAMED = re.compile(r"^error \(([A-Z][A-Za-z0-9]{1,62})\): ", re.MULTILINE)
+
+# Failures that say nothing against the experiment: the machine or the runner went away.
+_DISRUPTIONS = frozenset(("SupervisorLost", "DisruptionTarget", POD_LOST, "Suspended"))
 
 
 def error_line(reason: str, text: object) -> str:
@@ -71,6 +74,35 @@ def merged(before: Sequence[Failure], after: Sequence[Failure]) -> tuple[Failure
         gone = bool(before) and failure.reason == POD_LOST
         known.setdefault(failure.index, replace(failure, reason=ENDED_WITH_GROUP) if gone else failure)
     return ordered(known.values()) if before else tuple(after)
+
+
+def judge(failures: Sequence[Failure], *, coupled: bool, complete: bool = False) -> Verdict:
+    """final: nothing can help. disrupted: nobody's fault. charged: against the owner's retries.
+
+    complete: the Job said so, but its shards are not there.
+    """
+    codes = [failure.exit_code for failure in failures]
+    reasons = {failure.reason for failure in failures}
+    if CONFIGURATION in codes or DAMAGED_INPUT in codes or NO_PROGRAM in reasons:
+        return "final"  # no retry can help: the input is made anew first, by who asked for this
+    if complete:
+        return "charged"
+    if reasons & _DISRUPTIONS:
+        return "disrupted"
+    root = [code for failure, code in zip(failures, codes, strict=True) if failure.reason != ENDED_WITH_GROUP]
+    if failures and not root:
+        return "disrupted"  # all of them were told to end, and none ended first: someone deleted a pod
+    # By a limit of the experiment's own it is told to end as by a machine that goes.
+    if OVERTIME not in reasons and root and all(code in (STOPPED, LOST_PEER) for code in root) and STOPPED in root:
+        return "disrupted"
+    # Each index of an independent Job has had its own retries already.
+    return "charged" if coupled else "final"
+
+
+def stopped_unasked(failures: Sequence[Failure]) -> bool:
+    """Whether it was the program that ended as if it had been told to, and nobody's machine that went away."""
+    stopped = any(f.exit_code == STOPPED and f.reason != ENDED_WITH_GROUP for f in failures)
+    return stopped and not {f.reason for f in failures} & _DISRUPTIONS
 
 
 def _was_silent(failure: Failure) -> bool:

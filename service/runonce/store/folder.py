@@ -202,7 +202,7 @@ class FolderBackend:
         """Whether these bytes are there, and stay: old ones get a new version."""
         try:
             before = path.stat()
-            if _digest(path) != sha256:
+            if file_digest(path) != sha256:
                 return False
             if self._now() - before.st_mtime < RENEW_S:
                 return True
@@ -228,7 +228,7 @@ class FolderBackend:
 
     def _check_etag(self, name: str, wanted: str) -> None:
         try:
-            found = _digest(self._path(name))
+            found = file_digest(self._path(name))
         except FileNotFoundError:
             found = ""
         if found != wanted:
@@ -299,7 +299,7 @@ def _copy(chunks: Iterable[bytes], target: IO[bytes], sha256: str, source: str) 
         raise Damaged(f"{source} has the digest {digest.hexdigest()}, not {sha256}.")
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
